@@ -1,0 +1,1 @@
+"""From an image to labels: prompts, candidates, NMS, clean-up, painting. Never imports torch."""
