@@ -1,0 +1,191 @@
+"""From merged weights to a bundle: weights, three graphs, manifest, verified before it exists.
+
+May import torch, onnx and onnxruntime.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cellseg1_rt.backbone import Backbone
+from cellseg1_rt.contract import (
+    GRAPHS,
+    MANIFEST_NAME,
+    WEIGHTS_NAME,
+    FileEntry,
+    Manifest,
+)
+from cellseg1_rt.errors import ConfigError
+from cellseg1_rt.export.onnx_graphs import graph_modules, write_graph
+from cellseg1_rt.export.verify import Difference, compare_graphs, require_within
+from cellseg1_rt.export.weight_file import WeightFile
+from cellseg1_rt.extras import require
+from cellseg1_rt.files import require_writable_folder, sha256_of_file
+from cellseg1_rt.model.weights import load_sam, read_metadata, write_safetensors
+from cellseg1_rt.settings import InferenceSettings
+from cellseg1_rt.version import __version__
+
+__all__ = ["ExportRecipe", "Exported", "export_bundle"]
+
+TOLERANCES = {"fp32": dict.fromkeys(GRAPHS, 1e-4)}
+_STORAGE = {"fp32": torch.float32, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class ExportRecipe:
+    """How weights become graphs, as in ``export/*.toml``.
+
+    Attributes
+    ----------
+    backbone : shape of the image encoder the weights are for.
+    image_size : side S of the square input in px, a multiple of 16.
+    precision : what the graphs compute in.
+    weight_storage : what weights rest in on disk, ``fp32`` or ``fp16``.
+    settings : inference settings written into the manifest.
+    """
+
+    backbone: Backbone
+    image_size: int
+    precision: str
+    weight_storage: str
+    settings: InferenceSettings
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ExportRecipe:
+        """A recipe from its TOML tables.
+
+        Raises
+        ------
+        ConfigError : on a missing or unknown field, or a value that is not offered.
+        """
+        known = {"backbone", "image_size", "precision", "weight_storage", "settings"}
+        needed = known - {"settings"}
+        if not needed <= set(values) <= known:
+            raise ConfigError(
+                "fields do not fit",
+                where="export recipe",
+                got=", ".join(sorted(values)),
+                expected=f"{', '.join(sorted(needed))} and at most settings",
+            )
+        for name, choices in (("precision", TOLERANCES), ("weight_storage", _STORAGE)):
+            if values[name] not in choices:
+                raise ConfigError(
+                    "not offered",
+                    where=f"export recipe, {name}",
+                    got=repr(values[name]),
+                    expected=f"one of {', '.join(choices)}",
+                )
+        return cls(
+            backbone=Backbone.from_dict(values["backbone"]),
+            image_size=values["image_size"],
+            precision=values["precision"],
+            weight_storage=values["weight_storage"],
+            settings=InferenceSettings.from_dict(values.get("settings", {})),
+        )
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A finished export: where it is, what it says, how exact it is."""
+
+    bundle: Path
+    manifest: Manifest
+    differences: list[Difference]
+
+
+def export_bundle(
+    weights: Path, bundle: Path, recipe: ExportRecipe, *, overwrite: bool = False
+) -> Exported:
+    """Export a bundle. The folder appears whole, after verification, or not at all.
+
+    Parameters
+    ----------
+    weights : merged safetensors, or any SAM checkpoint in Meta's form.
+    bundle : the folder to make.
+    recipe : how.
+    overwrite : replace a folder that is there.
+
+    Raises
+    ------
+    WeightsError : if the weights are damaged or not the recipe's backbone.
+    ConfigError : if the folder exists, or cannot be written.
+    VerificationError : if a graph differs from PyTorch by more than its tolerance.
+    """
+    require("onnxruntime", extra="cpu", needed_for="export, which verifies what it made,")
+    sam = load_sam(weights, recipe.backbone, recipe.image_size)
+    provenance = {**read_metadata(weights), "weights_sha256": sha256_of_file(weights)}
+    with _new_folder(bundle, overwrite) as folder:
+        stored = folder / WEIGHTS_NAME
+        write_safetensors(
+            stored,
+            sam.state_dict(),
+            metadata={"backbone": recipe.backbone.name, "image_size": str(recipe.image_size)},
+            dtype=_STORAGE[recipe.weight_storage],
+        )
+        # What rests on disk is what is exported and verified, rounding included.
+        sam = load_sam(stored, recipe.backbone, recipe.image_size)
+        modules = graph_modules(sam)
+        weight_file = WeightFile(stored)
+        for name, module in modules.items():
+            write_graph(
+                name,
+                module,
+                folder / GRAPHS[name].file_name,
+                image_size=recipe.image_size,
+                precision=recipe.precision,
+                weights=weight_file,
+            )
+        tolerances = TOLERANCES[recipe.precision]
+        differences = compare_graphs(folder, modules, recipe.image_size)
+        require_within(differences, tolerances)
+        manifest = Manifest(
+            backbone=recipe.backbone,
+            image_size=recipe.image_size,
+            precision=recipe.precision,
+            settings=recipe.settings,
+            tolerances=tolerances,
+            provenance=provenance | _versions(),
+            files={
+                path.name: FileEntry(sha256_of_file(path), path.stat().st_size)
+                for path in sorted(folder.iterdir())
+            },
+        )
+        (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return Exported(bundle, manifest, differences)
+
+
+def _versions() -> dict[str, str]:
+    libraries = ("torch", "onnx", "onnxruntime", "segment-anything")
+    return {"cellseg1-rt": __version__} | {name: version(name) for name in libraries}
+
+
+@contextmanager
+def _new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
+    """A temporary folder beside ``target`` that takes its place when the block ends well."""
+    if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigError(
+            "already there",
+            where=target,
+            expected="a folder that does not exist yet",
+            fix="choose another folder, or pass --overwrite",
+        )
+    parent = require_writable_folder(target.resolve().parent)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=parent))
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        if target.is_dir():
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,125 @@
+"""Graphs whose weights lie in one safetensors file, once.
+
+ONNX lets an initializer be a byte range of another file. A safetensors file is a header and raw
+little-endian tensors, so all three graphs refer to the bundle's ``weights.safetensors``, which
+keeps SAM's own key layout and opens anywhere. Weights that rest in fp16 are widened by a Cast in
+the graph, and what the exporter transposed is transposed back; runtimes fold both when they load.
+May import onnx, onnx-ir and numpy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+__all__ = ["WeightFile", "refer_to_weights"]
+
+_DTYPES = {"F16": (ir.DataType.FLOAT16, np.float16), "F32": (ir.DataType.FLOAT, np.float32)}
+_SMALLEST = 1024
+"""Elements below which an initializer stays in the graph: a reference would not pay."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A tensor of the file: where its bytes are and what it is."""
+
+    name: str
+    dtype: ir.DataType
+    shape: tuple[int, ...]
+    offset: int
+    length: int
+    values: NDArray[Any]
+
+
+class WeightFile:
+    """The tensors of a safetensors file, found again by content."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            (header_bytes,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(header_bytes))
+        data = np.memmap(path, np.uint8, "r", offset=8 + header_bytes)
+        self._by_content: dict[tuple[tuple[int, ...], bytes], tuple[_Entry, bool]] = {}
+        for name, tensor in sorted(header.items()):
+            if name == "__metadata__" or tensor["dtype"] not in _DTYPES:
+                continue
+            dtype, numpy_dtype = _DTYPES[tensor["dtype"]]
+            first, last = tensor["data_offsets"]
+            shape = tuple(tensor["shape"])
+            values = data[first:last].view(numpy_dtype).reshape(shape)
+            entry = _Entry(name, dtype, shape, 8 + header_bytes + first, last - first, values)
+            wide = values.astype(np.float32)
+            self._by_content.setdefault(_key(wide), (entry, False))
+            if wide.ndim == 2:
+                self._by_content.setdefault(_key(wide.T), (entry, True))
+
+    def find(self, values: NDArray[np.float32]) -> tuple[_Entry, bool] | None:
+        """The tensor that holds exactly these values, and whether it holds them transposed."""
+        found = self._by_content.get(_key(values))
+        if found is None:
+            return None
+        entry, transposed = found
+        held = entry.values.astype(np.float32)
+        return found if np.array_equal(held.T if transposed else held, values) else None
+
+
+def refer_to_weights(model: ir.Model, weights: WeightFile) -> None:
+    """Replace float32 initializers of ``model`` that ``weights`` holds by references, in place."""
+    graph = model.graph
+    external: dict[str, ir.Value] = {}
+    first = graph[0]
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size < _SMALLEST:
+            continue
+        found = weights.find(np.ascontiguousarray(tensor.numpy()))
+        if found is None:
+            continue
+        entry, transposed = found
+        if entry.name not in external:
+            external[entry.name] = _external_value(entry, weights.path.name)
+        source = external[entry.name]
+        steps = []
+        if entry.dtype != ir.DataType.FLOAT:
+            steps.append(ir.node("Cast", [source], {"to": int(ir.DataType.FLOAT)}))
+        if transposed:
+            previous = steps[-1].outputs[0] if steps else source
+            steps.append(ir.node("Transpose", [previous], {"perm": [1, 0]}))
+        del graph.initializers[name]
+        result = steps[-1].outputs[0] if steps else source
+        if steps:
+            graph.insert_before(first, steps)
+        value.replace_all_uses_with(result)
+    for value in external.values():
+        graph.register_initializer(value)
+
+
+def _external_value(entry: _Entry, location: str) -> ir.Value:
+    tensor = ir.ExternalTensor(
+        location,
+        entry.offset,
+        entry.length,
+        entry.dtype,
+        shape=ir.Shape(entry.shape),
+        name=f"weights/{entry.name}",
+        base_dir="",
+    )
+    return ir.Value(
+        name=f"weights/{entry.name}",
+        shape=ir.Shape(entry.shape),
+        type=ir.TensorType(entry.dtype),
+        const_value=tensor,
+    )
+
+
+def _key(values: NDArray[np.float32]) -> tuple[tuple[int, ...], bytes]:
+    return values.shape, hashlib.sha256(np.ascontiguousarray(values).tobytes()).digest()
