@@ -1,0 +1,1 @@
+"""One runtime library a file, behind the protocol of ``base``."""

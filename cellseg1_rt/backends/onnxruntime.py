@@ -1,0 +1,122 @@
+"""A bundle's graphs on ONNX Runtime's CPU provider: what other runtimes are compared with.
+
+May import onnxruntime. Reads bundles, knows nothing of prompts or labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellseg1_rt.contract import GRAPHS, Manifest, check_graph_metadata
+from cellseg1_rt.errors import BundleError
+from cellseg1_rt.extras import require
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+__all__ = ["OnnxRuntimeBackend"]
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A decoded batch; ``hyper`` and ``keys`` stay ONNX Runtime's."""
+
+    score: NDArray[np.float32]
+    hyper: ort.OrtValue
+    keys: ort.OrtValue
+
+
+class OnnxRuntimeBackend:
+    """The three graphs as ONNX Runtime sessions.
+
+    Parameters
+    ----------
+    bundle : the bundle's folder.
+    manifest : its manifest, already read.
+    threads : threads of one operator; 0 lets ONNX Runtime take all cores.
+
+    Raises
+    ------
+    MissingExtraError : if onnxruntime is not installed.
+    BundleError : if a graph cannot be loaded or is not the one the manifest describes.
+    """
+
+    def __init__(self, bundle: Path, manifest: Manifest, *, threads: int = 0) -> None:
+        require("onnxruntime", extra="cpu", needed_for="the runtime 'onnxruntime'")
+        self._manifest = manifest
+        self._sessions = {
+            name: _load_session(bundle / spec.file_name, name, manifest, threads)
+            for name, spec in GRAPHS.items()
+        }
+
+    @property
+    def image_size(self) -> int:
+        """Side S of the square input in px."""
+        return self._manifest.image_size
+
+    def encode(self, images: NDArray[np.uint8], sizes: NDArray[np.int32]) -> list[Any]:
+        """Embeddings, one an image; see ``Backend.encode``."""
+        (embedding,) = self._run("encoder", image=images, size=sizes)
+        if len(images) == 1:
+            return [embedding]
+        array = embedding.numpy()
+        return [_value(array[index : index + 1]) for index in range(len(array))]
+
+    def decode(self, embedding: Any, points: NDArray[np.float32]) -> _Decoded:
+        """Scores of N points; see ``Backend.decode``."""
+        score, hyper, keys = self._run("prompt_decoder", embedding=embedding, points=points)
+        return _Decoded(score.numpy(), hyper, keys)
+
+    def head(self, decoded: _Decoded, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Mask logits of the survivors; see ``Backend.head``."""
+        (logits,) = self._run("mask_head", keys=decoded.keys, hyper=decoded.hyper, index=index)
+        array: NDArray[np.float32] = logits.numpy()
+        return array
+
+    def _run(self, graph: str, **inputs: Any) -> list[Any]:
+        feeds = {
+            name: _value(value) if isinstance(value, np.ndarray) else value
+            for name, value in inputs.items()
+        }
+        outputs = [tensor.name for tensor in GRAPHS[graph].outputs]
+        return list(self._sessions[graph].run_with_ort_values(outputs, feeds))
+
+
+def _value(array: NDArray[Any]) -> Any:
+    import onnxruntime as ort
+
+    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+
+def _load_session(path: Path, name: str, manifest: Manifest, threads: int) -> ort.InferenceSession:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # what ORT warns of here is its own choice of kernels
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no public base
+        raise BundleError(
+            "graph cannot be loaded", where=path, got=error, fix="export the bundle again"
+        ) from error
+    check_graph_metadata(session.get_modelmeta().custom_metadata_map, name, manifest, path)
+    for kind, found, expected in (
+        ("inputs", session.get_inputs(), GRAPHS[name].inputs),
+        ("outputs", session.get_outputs(), GRAPHS[name].outputs),
+    ):
+        names = [tensor.name for tensor in found]
+        if names != [tensor.name for tensor in expected]:
+            raise BundleError(
+                f"graph has other {kind}",
+                where=path,
+                got=", ".join(names),
+                expected=", ".join(tensor.name for tensor in expected),
+                fix="export the bundle again",
+            )
+    return session

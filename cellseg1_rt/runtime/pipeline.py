@@ -1,0 +1,210 @@
+"""CellSeg1's inference, in order, over any backend: pure functions on one RGB image.
+
+Crops, prompts and candidates first (``find_candidates``, which runs the model), then NMS, clean-up
+and painting (``result_from_candidates``, which does not). Imports numpy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellseg1_rt.backends.base import Backend
+from cellseg1_rt.errors import ConfigError
+from cellseg1_rt.geometry import crops_of_image
+from cellseg1_rt.results import Result
+from cellseg1_rt.runtime.candidates import Candidate, candidates_of_crop, passes_thresholds
+from cellseg1_rt.runtime.nms import suppress
+from cellseg1_rt.runtime.paint import paint
+from cellseg1_rt.runtime.prompts import input_of_crop, prompt_crop
+from cellseg1_rt.runtime.regions import clean
+from cellseg1_rt.settings import InferenceSettings
+
+__all__ = ["Candidates", "find_candidates", "result_from_candidates", "segment_rgb"]
+
+PROMPT_BATCH = 64
+"""Prompts per call of the decoder: 64 MB of keys at 512 px, as large as SAM's own default."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """All candidates of an image, before any NMS: ask for labels at other thresholds at no cost.
+
+    Attributes
+    ----------
+    items : in the order of crops, then prompts.
+    image_size : (height, width).
+    floors : what they were found with: what is below its thresholds was not kept.
+    settings : the thresholds of ``result`` where a call names none.
+    """
+
+    items: tuple[Candidate, ...]
+    image_size: tuple[int, int]
+    floors: InferenceSettings
+    settings: InferenceSettings
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def result(
+        self,
+        *,
+        score: float | None = None,
+        stability: float | None = None,
+        nms: float | None = None,
+        min_area: int | None = None,
+        max_area_ratio: float | None = None,
+    ) -> Result:
+        """Labels and cells at other thresholds, without running the model.
+
+        ``nms`` sets all NMS thresholds. None keeps the value of ``settings``.
+
+        Raises
+        ------
+        ConfigError : if a threshold asks for candidates below the floors.
+        """
+        settings = self.settings.updated(
+            score=score,
+            stability=stability,
+            crop_nms=nms,
+            box_nms=nms,
+            min_area=min_area,
+            max_area_ratio=max_area_ratio,
+        )
+        return result_from_candidates(self, settings)
+
+    def labels(self, **thresholds: Any) -> NDArray[np.uint16] | NDArray[np.uint32]:
+        """The label map [H, W] of ``result`` at these thresholds."""
+        return self.result(**thresholds).labels
+
+
+def segment_rgb(
+    rgb: NDArray[np.uint8],
+    backend: Backend,
+    settings: InferenceSettings,
+    prompt_batch: int = PROMPT_BATCH,
+) -> Result:
+    """Segment one image.
+
+    Parameters
+    ----------
+    rgb : uint8 [H, W, 3], normalised (``rgb_from_pixels``).
+    backend : a loaded bundle.
+    settings : thresholds, grid and crops.
+    prompt_batch : most prompts in one call of the decoder.
+    """
+    candidates = find_candidates(rgb, backend, settings, prompt_batch)
+    return result_from_candidates(candidates, settings)
+
+
+def find_candidates(
+    rgb: NDArray[np.uint8],
+    backend: Backend,
+    settings: InferenceSettings,
+    prompt_batch: int = PROMPT_BATCH,
+) -> Candidates:
+    """Rules 1 to 3: crops, prompts, candidates."""
+    height, width = rgb.shape[:2]
+    found: list[Candidate] = []
+    for index, crop in enumerate(crops_of_image(height, width, settings.crops)):
+        image, size = input_of_crop(rgb, crop, backend.image_size)
+        (embedding,) = backend.encode(image[None], np.array([size], np.int32))
+        survivors = prompt_crop(
+            backend,
+            embedding,
+            crop,
+            points_per_side=settings.points_per_side,
+            score=settings.score,
+            prompt_batch=prompt_batch,
+        )
+        found += candidates_of_crop(
+            survivors, crop, index, (height, width), backend.image_size, settings
+        )
+    return Candidates(tuple(found), (height, width), floors=settings, settings=settings)
+
+
+def result_from_candidates(candidates: Candidates, settings: InferenceSettings) -> Result:
+    """Rules 4 to 7 at thresholds no lower than the candidates' own.
+
+    Raises
+    ------
+    ConfigError : if a threshold, the grid or the crops ask for what was not kept.
+    """
+    _require_floors(candidates.floors, settings)
+    items = [
+        item
+        for item in candidates.items
+        if passes_thresholds(
+            item.score, item.stability, item.area_px, candidates.image_size, settings
+        )
+    ]
+    kept: list[Candidate] = []
+    for crop in sorted({item.crop for item in items}):
+        of_crop = [item for item in items if item.crop == crop]
+        kept += _pick(of_crop, suppress(of_crop, _scores(of_crop), settings.crop_nms))
+    if settings.crops > 0:
+        stability = np.array([item.stability for item in kept], np.float32)
+        kept = _pick(kept, suppress(kept, _scores(kept) * stability, settings.crop_nms))
+    if settings.min_area > 0:
+        kept = _cleaned(kept, settings, candidates.image_size)
+    return paint(kept, candidates.image_size)
+
+
+def _cleaned(
+    items: list[Candidate], settings: InferenceSettings, image_size: tuple[int, int]
+) -> list[Candidate]:
+    """Rule 6: clean-up, and an NMS that prefers what needed none."""
+    results = [clean(item, settings.min_area, image_size) for item in items]
+    cleaned = [item for item, _ in results]
+    unchanged = np.array([not changed for _, changed in results], np.float32)
+    # Boxes are the cleaned masks', IoU is the original masks': upstream rebuilds one but not the
+    # other, and its published figures were made that way.
+    threshold = max(settings.box_nms, settings.crop_nms)
+    order = suppress(items, unchanged, threshold, boxes=[item.box for item in cleaned])
+    return [
+        item
+        for item in _pick(cleaned, order)
+        if passes_thresholds(item.score, item.stability, item.area_px, image_size, settings)
+    ]
+
+
+def _scores(items: Sequence[Candidate]) -> NDArray[np.float32]:
+    return np.array([item.score for item in items], np.float32)
+
+
+def _pick(items: Sequence[Candidate], order: Sequence[int]) -> list[Candidate]:
+    return [items[index] for index in order]
+
+
+def _require_floors(floors: InferenceSettings, asked: InferenceSettings) -> None:
+    for name in ("points_per_side", "crops", "stability_offset"):
+        if getattr(floors, name) != getattr(asked, name):
+            raise ConfigError(
+                "cannot change on held candidates",
+                where=name,
+                got=getattr(asked, name),
+                expected=getattr(floors, name),
+                fix="find candidates anew with this setting",
+            )
+    for name in ("score", "stability"):
+        if getattr(asked, name) < getattr(floors, name):
+            raise ConfigError(
+                "below the floor the candidates were found with",
+                where=name,
+                got=getattr(asked, name),
+                expected=f"at least {getattr(floors, name)}",
+                fix=f"find candidates with a lower {name}",
+            )
+    ceiling = floors.max_area_ratio
+    if ceiling > 0 and not 0 < asked.max_area_ratio <= ceiling:
+        raise ConfigError(
+            "above the ceiling the candidates were found with",
+            where="max_area_ratio",
+            got=asked.max_area_ratio or "no limit",
+            expected=f"at most {ceiling}",
+            fix="find candidates with a higher max_area_ratio, or 0 for none",
+        )
