@@ -1,0 +1,59 @@
+"""Fixtures shared by all tests: the packaged bundle, a sample, the command line in-process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import cellseg1_rt
+from cellseg1_rt.bundles import PACKAGED, SAMPLES
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left: exit code and both streams."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def tiny() -> cellseg1_rt.Model:
+    """The packaged bundle, loaded once."""
+    return cellseg1_rt.load("tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder() -> Path:
+    return PACKAGED["tiny"]
+
+
+@pytest.fixture(scope="session")
+def sample() -> Path:
+    """A packaged image of 256×256 px."""
+    return SAMPLES / "images" / "27c30f901149.png"
+
+
+@pytest.fixture
+def run_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Finished]:
+    """Run ``cellseg1-rt ARGUMENTS`` in this process."""
+    from cellseg1_rt.cli.main import main
+
+    def run(*arguments: object) -> Finished:
+        monkeypatch.setattr(sys, "argv", ["cellseg1-rt", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        captured = capsys.readouterr()
+        return Finished(code, captured.out, captured.err)
+
+    return run
