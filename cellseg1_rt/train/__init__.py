@@ -1,0 +1,1 @@
+"""From images to weights. Runs PyTorch; recipes are in ``recipes/``."""

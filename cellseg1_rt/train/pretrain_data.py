@@ -1,0 +1,240 @@
+"""Samples for ``pretrain``: real pairs from a folder and synthetic scenes, augmented, with points.
+
+A sample is a pure function of (dataset, recipe seed, step, position in the step), so a resumed run
+sees exactly what an uninterrupted one would. Numpy and OpenCV only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cellseg1_rt.errors import InputError
+from cellseg1_rt.formats import read_image, read_labels
+from cellseg1_rt.runtime.normalise import rgb_from_pixels
+from cellseg1_rt.train.scenes import draw_scene
+
+__all__ = ["Pair", "Sample", "draw_sample", "read_pairs", "split_pairs", "whole_image_sample"]
+
+SMALLEST_CELL_PX = 16
+"""Cells cut or scaled below this area are taken out of the labels: no outline is left to learn."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A real image and its labels.
+
+    Attributes
+    ----------
+    name : the file's stem.
+    digest : SHA-256 of the decoded RGB pixels; the same picture has it under any name or format.
+    image : uint8 [H, W, 3], RGB, normalised as at inference.
+    labels : int32 [H, W].
+    """
+
+    name: str
+    digest: str
+    image: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One square training image with its prompts.
+
+    Attributes
+    ----------
+    image : uint8 [S, S, 3], RGB.
+    size : valid (height, width); the rest is padding.
+    labels : int32 [S, S], 0 in background and padding.
+    points_xy : float32 [N, 2], (x, y), input pixels.
+    cell : int32 [N], the label under each point; 0 is a background point.
+    """
+
+    image: NDArray[np.uint8]
+    size: tuple[int, int]
+    labels: NDArray[np.int32]
+    points_xy: NDArray[np.float32]
+    cell: NDArray[np.int32]
+
+
+def read_pairs(folder: Path) -> list[Pair]:
+    """All pairs of ``folder/images`` and ``folder/labels`` (same stems), ordered by content.
+
+    Raises
+    ------
+    InputError : if a folder is missing or empty, an image has no labels, or sizes differ.
+    """
+    labels = {path.stem: path for path in sorted((folder / "labels").glob("*"))}
+    images = sorted((folder / "images").glob("*"))
+    if not images:
+        raise InputError(
+            "no training images", where=folder, expected="the sub-folders images/ and labels/"
+        )
+    pairs = []
+    for path in images:
+        if path.stem not in labels:
+            raise InputError("image without labels", where=path, expected=f"labels/{path.stem}.*")
+        image = rgb_from_pixels(read_image(path).pixels)
+        target = read_labels(labels[path.stem]).astype(np.int32)
+        if image.shape[:2] != target.shape:
+            raise InputError(
+                "image and labels differ in size",
+                where=path,
+                got=f"{image.shape[:2]} and {target.shape}",
+            )
+        pairs.append(Pair(path.stem, hashlib.sha256(image.tobytes()).hexdigest(), image, target))
+    return sorted(pairs, key=lambda pair: pair.digest)
+
+
+def split_pairs(
+    pairs: list[Pair], held_out: int, excluded_digests: set[str]
+) -> tuple[list[Pair], list[Pair]]:
+    """Training and validation pairs. Excluded pictures are in neither."""
+    allowed = [pair for pair in pairs if pair.digest not in excluded_digests]
+    return allowed[held_out:], allowed[:held_out]
+
+
+def draw_sample(
+    pairs: list[Pair],
+    key: tuple[int, ...],
+    *,
+    image_size: int,
+    full_size: int,
+    points: int,
+    synthetic_share: float,
+) -> Sample:
+    """A training sample.
+
+    Parameters
+    ----------
+    pairs : real training pairs.
+    key : integers that seed everything random about this sample.
+    image_size : side S of the sample.
+    full_size : side the model is used at; real cells appear at that scale, give or take.
+    points : prompts N.
+    synthetic_share : probability of a synthetic scene, 0..1.
+    """
+    rng = np.random.default_rng(key)
+    while True:
+        if not pairs or rng.random() < synthetic_share:
+            image, labels = draw_scene(rng, image_size)
+            size = (image_size, image_size)
+        else:
+            image, labels, size = _real_crop(rng, pairs, image_size, full_size)
+        image = _recoloured(rng, image)
+        labels = _without_small(labels)
+        if labels.any():
+            break
+    padded = np.zeros_like(image)
+    padded[: size[0], : size[1]] = image[: size[0], : size[1]]
+    points_xy, cell = _draw_points(rng, labels, size, points)
+    return Sample(padded, size, labels, points_xy, cell)
+
+
+def whole_image_sample(pair: Pair, image_size: int, points: int) -> Sample:
+    """The validation sample of a pair: the whole image at its inference scale, fixed points."""
+    height, width = pair.labels.shape
+    scale = image_size / max(height, width)
+    size = (int(height * scale + 0.5), int(width * scale + 0.5))
+    image = np.zeros((image_size, image_size, 3), np.uint8)
+    labels = np.zeros((image_size, image_size), np.int32)
+    image[: size[0], : size[1]] = cv2.resize(pair.image, size[::-1], interpolation=cv2.INTER_LINEAR)
+    labels[: size[0], : size[1]] = cv2.resize(
+        pair.labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT
+    )
+    labels = _without_small(labels)
+    rng = np.random.default_rng(int(pair.digest[:8], 16))
+    points_xy, cell = _draw_points(rng, labels, size, points)
+    return Sample(image, size, labels, points_xy, cell)
+
+
+def _real_crop(
+    rng: np.random.Generator, pairs: list[Pair], image_size: int, full_size: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int32], tuple[int, int]]:
+    """A rotated, flipped, scaled crop, by one affine map. Returns image, labels and valid size."""
+    # Square root of the cell count: crowded images teach more, but must not be all that is seen.
+    weights = np.sqrt([1.0 + pair.labels.max() for pair in pairs])
+    pair = pairs[rng.choice(len(pairs), p=weights / weights.sum())]
+    height, width = pair.labels.shape
+    scale = full_size / max(height, width) * float(np.exp(np.clip(rng.normal(0, 0.3), -0.7, 0.7)))
+    turned = rng.random() < 0.25
+    angle = rng.uniform(0, 2 * np.pi) if turned else np.pi / 2 * rng.integers(4)
+    stretch = float(np.exp(rng.normal(0, 0.08)))
+    cos, sin = np.cos(angle), np.sin(angle)
+    linear = np.array([[cos, -sin], [sin, cos]]) @ np.diag([scale * stretch, scale / stretch])
+    if rng.random() < 0.5:
+        linear = linear @ np.diag([-1.0, 1.0])
+    corners = linear @ np.array([[0, width, 0, width], [0, 0, height, height]], float)
+    low, high = corners.min(axis=1), corners.max(axis=1)
+    extent = high - low
+    room = extent - image_size  # what of the turned image cannot be shown; < 0 where it all fits
+    shift = low + np.where(room > 0, rng.uniform(0, 1, 2) * np.maximum(room, 0), 0)
+    size = tuple(int(min(image_size, side)) for side in extent[::-1])
+    matrix = np.column_stack([linear, -shift])
+    target = (image_size, image_size)
+    image = np.asarray(cv2.warpAffine(pair.image, matrix, target, flags=cv2.INTER_LINEAR), np.uint8)
+    labels = cv2.warpAffine(
+        pair.labels.astype(np.float32), matrix, target, flags=cv2.INTER_NEAREST
+    ).astype(np.int32)
+    labels[size[0] :], labels[:, size[1] :] = 0, 0
+    return image, labels, (size[0], size[1])
+
+
+def _recoloured(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    unit: NDArray[Any] = image.astype(np.float32) / 255
+    if rng.random() < 0.7:
+        unit = unit ** np.float32(np.exp(rng.normal(0, 0.35)))
+    if rng.random() < 0.5:
+        unit = unit * rng.uniform(0.5, 1.2) + rng.uniform(-0.05, 0.15)
+    if rng.random() < 0.3:
+        unit = cv2.GaussianBlur(unit, (0, 0), rng.uniform(0.4, 1.5))
+    if rng.random() < 0.4:
+        unit = unit + rng.normal(0, rng.uniform(0, 0.06), unit.shape[:2])[..., None]
+    if rng.random() < 0.08:
+        unit = 1 - unit
+    if rng.random() < 0.1:
+        unit = unit * rng.uniform(0.2, 1, 3)
+    return np.asarray(np.clip(unit, 0, 1) * 255, np.uint8)
+
+
+def _without_small(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    areas = np.bincount(labels.ravel())
+    keep = areas >= SMALLEST_CELL_PX
+    keep[0] = False
+    return np.where(keep[labels], labels, 0).astype(np.int32)
+
+
+def _draw_points(
+    rng: np.random.Generator, labels: NDArray[np.int32], size: tuple[int, int], count: int
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """About 65 % points in cells (a cell each, anywhere in it), the rest background.
+
+    Half of the background points lie within 12 px of a cell: those are the ones a grid finds hard.
+    """
+    present = np.unique(labels)[1:]
+    positives = max(1, round(count * 0.65))
+    order = np.argsort(labels, axis=None, kind="stable")
+    values = labels.ravel()[order]
+    chosen = rng.choice(present, positives, replace=len(present) < positives)
+    first, last = np.searchsorted(values, chosen), np.searchsorted(values, chosen, side="right")
+    pixels = order[(first + rng.random(positives) * (last - first)).astype(int)]
+
+    background = labels == 0
+    background[size[0] :], background[:, size[1] :] = False, False
+    distance = cv2.distanceTransform(background.astype(np.uint8), cv2.DIST_L2, 3)
+    near = np.flatnonzero((distance > 1) & (distance <= 12) & background)
+    anywhere = np.flatnonzero((distance > 1) & background)
+    for pool, share in ((near, 0.5), (anywhere, 1.0)):
+        wanted = round((count - len(pixels)) * share)
+        if len(pool) and wanted:
+            pixels = np.concatenate([pixels, rng.choice(pool, wanted)])
+    y, x = np.unravel_index(pixels, labels.shape)
+    points = np.stack([x, y], axis=1).astype(np.float32)
+    return points, labels.ravel()[pixels].astype(np.int32)
