@@ -41,7 +41,8 @@ class Crop:
 def crops_of_image(height: int, width: int, layers: int) -> list[Crop]:
     """The whole image, then ``4**i`` overlapping crops for each layer i, x outer and y inner.
 
-    The arithmetic, truncations included, is segment-anything's ``generate_crop_boxes``.
+    The arithmetic, truncations included, is segment-anything's ``generate_crop_boxes``. Crops of an
+    image of a few pixels that would hold none are left out.
     """
     crops = [Crop(0, 0, width, height)]
     for layer in range(1, layers + 1):
@@ -56,7 +57,7 @@ def crops_of_image(height: int, width: int, layers: int) -> list[Crop]:
             for left in lefts
             for top in tops
         ]
-    return crops
+    return [crop for crop in crops if crop.height > 0 and crop.width > 0]
 
 
 def input_size_of_crop(crop: Crop, image_size: int) -> tuple[int, int]:

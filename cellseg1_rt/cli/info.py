@@ -16,7 +16,7 @@ def info(
     """What is installed, what is missing and how to get it; or what a bundle is."""
     from json import dumps
 
-    from cellseg1_rt.jobs.info import describe_bundle, describe_installation
+    from cellseg1_rt.diagnostics import describe_bundle, describe_installation
 
     described = describe_installation() if bundle is None else describe_bundle(bundle)
     if json:

@@ -108,8 +108,9 @@ def passes_thresholds(
         return False
     if settings.stability > 0 and not stability >= np.float32(settings.stability):
         return False
-    most = settings.max_area_ratio * (image_size[0] * image_size[1])
-    return not (settings.max_area_ratio > 0 and not area_px < most)
+    # A quotient, because ratio · image area can be an ulp above an area that equals it.
+    share = area_px / (image_size[0] * image_size[1])
+    return not (settings.max_area_ratio > 0 and not share < settings.max_area_ratio)
 
 
 def _logits_at_crop_size(

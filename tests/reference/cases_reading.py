@@ -49,10 +49,6 @@ def black(values):
     return np.zeros_like(values)
 
 
-def white(values):
-    return np.full_like(values, 255)
-
-
 def every_channel(channels):
     return list(range(len(channels)))
 
@@ -105,14 +101,6 @@ READING_CASES = [
         },
     ),
     ReadingCase("one channel in three axes is grey", BRIGHT[:, :, None], (72,) * 3, ROUND),
-    ReadingCase(
-        "a grey of zeros is constant, not an error",
-        ZERO,
-        (0,) * 3,
-        {
-            "white": {"constant": white},
-        },
-    ),
     ReadingCase(
         "a constant grey is clipped",
         np.full((5, 7), 300.7),
@@ -195,6 +183,7 @@ READING_CASES = [
 READING_ERRORS = {
     "NaN": np.where(DARK == 3, np.nan, DARK),
     "infinite": np.where(DARK == 3, np.inf, DARK),
+    "grey of zeros": ZERO,
     "colour of zeros": colour(ZERO, ZERO, ZERO),
     "zeros but for alpha": colour(ZERO, ZERO, ZERO, BRIGHT),
     "five channels": colour(DARK, DARK, DARK, DARK, DARK),

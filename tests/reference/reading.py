@@ -77,11 +77,14 @@ def rgb_from_pixels(pixels: np.ndarray, rules: ReadingRules = READING_RULES) -> 
 
     Raises
     ------
-    ValueError : on pixels that are not finite, a colour image with nothing but zeros, or a shape
-        that is none of these.
+    ValueError : on pixels that are not finite, an image with nothing but zeros (upstream says so of
+        colour only; a grey frame without a count is no image either), or a shape that is none of
+        these.
     """
     if not np.isfinite(pixels).all():
         raise ValueError("pixels are not finite")
+    if not pixels.any():
+        raise ValueError("all pixels are zero")
 
     def byte(values: np.ndarray) -> np.ndarray:
         values = values.astype(np.float64)
