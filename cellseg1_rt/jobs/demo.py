@@ -61,7 +61,7 @@ def write_picture(folder: Path, columns: int = 4, tile_px: int = 320) -> Path:
     while len(strips) % columns:
         strips.append(np.zeros_like(strips[0]))
     rows = [np.hstack(strips[first : first + columns]) for first in range(0, len(strips), columns)]
-    path = folder / "demo.png"
+    path = folder / "demo.jpg"
     with atomic_path(path) as temporary:
         cv2.imwrite(str(temporary), np.vstack(rows)[..., ::-1])
     return path
