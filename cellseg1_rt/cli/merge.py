@@ -24,6 +24,9 @@ def merge(
         int | None,
         typer.Option(help="Side of the model's square input in px; the recipe's if not given."),
     ] = None,
+    rank: Annotated[
+        int | None, typer.Option(help="Refuse a LoRA of another rank (CellSeg1's own have 4).")
+    ] = None,
 ) -> None:
     """Merge a LoRA into its SAM, exactly, into one weights file."""
     from cellseg1_rt.backbone import Backbone
@@ -41,7 +44,7 @@ def merge(
         table, size = recipe["backbone"], image_size or recipe["image_size"]
     except KeyError as error:
         raise ConfigError("missing from the recipe", where=backbone, expected=error) from error
-    summary = merge_files(sam, lora, output, Backbone.from_dict(table), size)
+    summary = merge_files(sam, lora, output, Backbone.from_dict(table), size, expected_rank=rank)
     what = "SAM alone, no LoRA" if summary.rank is None else f"SAM + LoRA of rank {summary.rank}"
     typer.echo(
         f"{summary.output}: {table['name']} at {summary.image_size} px, {what}, "

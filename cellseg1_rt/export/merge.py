@@ -89,6 +89,7 @@ def merge_files(
     backbone: Backbone,
     image_size: int = 512,
     dtype: torch.dtype = torch.float32,
+    expected_rank: int | None = None,
 ) -> MergeSummary:
     """Write one ``.safetensors`` file with SAM's names, the LoRA merged and the positions resized.
 
@@ -100,11 +101,12 @@ def merge_files(
     backbone : of both.
     image_size : side of the square input in px, a multiple of 16.
     dtype : float32, float16 or bfloat16.
+    expected_rank : refuse a LoRA of another rank; None takes any that is the same throughout.
 
     Raises
     ------
     ConfigError : on an output that cannot be written or is an input, or a wrong image size.
-    WeightsError : if a file is damaged or made for another backbone.
+    WeightsError : if a file is damaged or made for another backbone or rank.
     """
     output = Path(output_path)
     _check_output(output, sam_path, lora_path)
@@ -117,7 +119,7 @@ def merge_files(
     }
     rank = None
     if lora_path is not None:
-        lora = read_lora(lora_path, backbone)
+        lora = read_lora(lora_path, backbone, expected_rank)
         rank = lora["w_a_000"].shape[0]
         state = merge_lora(state, lora, backbone)
         metadata |= {"lora_sha256": sha256_of_file(Path(lora_path)), "lora_rank": str(rank)}

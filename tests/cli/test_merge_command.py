@@ -77,6 +77,10 @@ def test_image_size_and_no_lora(folder: Path, monkeypatch: pytest.MonkeyPatch, c
             f"{INPUTS} -o m.safetensors --backbone bare.toml",
             "error: bare.toml: missing from the recipe; expected 'backbone'",
         ),
+        (
+            f"{INPUTS} -o m.safetensors --backbone small.toml --rank 4",
+            "error: lora.pth: this LoRA has another rank; got 5; expected 4",
+        ),
         (f"{INPUTS} -o m.pth --backbone small.toml", "error: m.pth: not a name for merged weights"),
         (
             f"{INPUTS} -o m.safetensors --backbone small.toml --image-size 50",
