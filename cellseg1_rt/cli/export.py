@@ -20,7 +20,9 @@ def export(
     image_size: Annotated[
         int | None, typer.Option(help="Side of the model's input in px, a multiple of 16.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace a bundle that is there.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a bundle that is there.")
+    ] = False,
 ) -> None:
     """Export weights as a bundle: three ONNX graphs and a manifest, verified."""
     from cellseg1_rt.extras import require

@@ -23,7 +23,7 @@ def pretrain(
         typer.Option(help="Folder for checkpoint and log. Default: OUTPUT with suffix .work"),
     ] = None,
     resume: Annotated[
-        bool, typer.Option(help="Go on from the checkpoint in the work folder.")
+        bool, typer.Option("--resume", help="Go on from the checkpoint in the work folder.")
     ] = False,
 ) -> None:
     """Train a small SAM from scratch: the embedded default, and a fast backbone for CPUs."""

@@ -41,7 +41,9 @@ def segment(
     ] = "none",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 takes all cores.")] = 0,
     prompt_batch: Annotated[int, typer.Option(help="Most prompts in one decoder call.")] = 64,
-    overwrite: Annotated[bool, typer.Option(help="Replace results that are there.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results that are there.")
+    ] = False,
 ) -> None:
     """Segment images with a bundle. Thresholds default to the bundle's own."""
     from cellseg1_rt.errors import ConfigError
@@ -78,6 +80,7 @@ def segment(
         prompt_batch=prompt_batch,
         **{name: value for name, value in changed.items() if value is not None},
     )
+    is_new = not output.exists()
     require_writable_folder(output)
     print(f"runtime {loaded.choice.runtime}: {loaded.choice.reason}", file=sys.stderr)
     failed = 0
@@ -88,6 +91,9 @@ def segment(
         else:
             count = len(outcome.result.cells)
             print(f"{outcome.task.source}: {count} cells, {outcome.seconds:.1f} s")
-    print(f"{len(tasks) - failed} of {len(tasks)} images done, results in {output}")
+    if failed == len(tasks) and is_new:
+        output.rmdir()  # nothing came of it, so nothing is left
+    else:
+        print(f"{len(tasks) - failed} of {len(tasks)} images done, results in {output}")
     if failed:
         raise typer.Exit(1)
