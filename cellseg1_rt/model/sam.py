@@ -9,21 +9,17 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch.nn import functional
-
-from cellseg1_rt.backbone import PATCH_SIZE, Backbone
-from cellseg1_rt.errors import ConfigError
-from cellseg1_rt.extras import require
-
-require("segment_anything", extra="train", needed_for="building a SAM")
-
-from segment_anything.modeling import (  # noqa: E402 - after the check that names the extra
+from segment_anything.modeling import (
     ImageEncoderViT,
     MaskDecoder,
     PromptEncoder,
     Sam,
     TwoWayTransformer,
 )
+from torch.nn import functional
+
+from cellseg1_rt.backbone import PATCH_SIZE, Backbone
+from cellseg1_rt.errors import ConfigError
 
 __all__ = ["build_sam", "resize_positions"]
 
