@@ -275,7 +275,7 @@ def run(arguments: argparse.Namespace, settings: Sequence[Setting] = GRID) -> di
         "tuned_on": {
             "folder": arguments.tune.resolve().name,
             "images": len(pairs),
-            "which": f"every {arguments.every}. by name" if arguments.every > 1 else "all",
+            "which": f"every {arguments.every}th by name" if arguments.every > 1 else "all",
             "settings": len(settings),
             "ap50": round(max(means), 4),
         },

@@ -1,6 +1,6 @@
 """A small SAM from scratch: the loop, its checkpoints and its validation curve.
 
-Single-machine, CPU or one GPU. What it trains on is ``pretrain_data.py``; what it optimises is
+On the CPU. What it trains on is ``pretrain_data.py``; what it optimises is
 ``pretrain_loss.py``; every number is in the recipe.
 """
 
@@ -260,9 +260,9 @@ def _optimise(run: _Run, batch: list[Sample]) -> dict[str, float]:
     norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.optimizer["clip_norm"])
     if not torch.isfinite(norm):
         raise WeightsError(
-            "loss is not finite",
+            "loss or gradient is not finite",
             where=f"step {run.step}",
-            got=float(loss),
+            got=float(loss.detach()),
             fix="resume from the last checkpoint with a lower learning_rate",
         )
     run.optimizer.step()
