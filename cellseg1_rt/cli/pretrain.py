@@ -32,8 +32,8 @@ def pretrain(
     for package in ("torch", "segment_anything"):
         require(package, extra="train", needed_for="pretrain")
     from cellseg1_rt.recipes import read_recipe
-    from cellseg1_rt.train.pretrain import PretrainRecipe
     from cellseg1_rt.train.pretrain_files import pretrain_files
+    from cellseg1_rt.train.pretrain_recipe import PretrainRecipe
 
     def show(figures: dict[str, float]) -> None:
         print("  ".join(f"{name} {value:.4g}" for name, value in figures.items()), flush=True)

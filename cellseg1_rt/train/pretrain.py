@@ -1,7 +1,8 @@
 """A small SAM from scratch: the loop, its checkpoints and its validation curve.
 
 On the CPU. What it trains on is ``pretrain_data.py``; what it optimises is
-``pretrain_loss.py``; every number is in the recipe.
+``pretrain_loss.py``; every number is in the recipe. The model has its full size from the first
+step; early stages show it windows of its input, which are cheap and mean the same.
 """
 
 from __future__ import annotations
@@ -20,134 +21,84 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from cellseg1_rt.backbone import Backbone
-from cellseg1_rt.errors import ConfigError, WeightsError
+from cellseg1_rt.errors import WeightsError
 from cellseg1_rt.files import atomic_path
+from cellseg1_rt.model.decoding import Decoded, decode_points, upscale_masks
+from cellseg1_rt.model.encoding import encode_window
 from cellseg1_rt.model.initialise import initialise
-from cellseg1_rt.model.sam import build_sam, resize_positions
+from cellseg1_rt.model.sam import build_sam
 from cellseg1_rt.train.pretrain_data import (
     Pair,
     Sample,
+    TrainingSet,
+    count_of_positives,
     draw_sample,
     whole_image_sample,
 )
-from cellseg1_rt.train.pretrain_loss import (
-    DenseHead,
-    LossWeights,
-    dense_targets,
-    mask_loss,
-    mask_targets,
-)
-from cellseg1_rt.train.prompting import decode_points, upscale_masks
+from cellseg1_rt.train.pretrain_loss import DenseHead, dense_targets, mask_loss, mask_targets
+from cellseg1_rt.train.pretrain_recipe import PretrainRecipe
 
-__all__ = ["PretrainRecipe", "Stage", "pretrain"]
+__all__ = ["pretrain"]
+
+REPORT_EVERY = 50
+"""Steps whose mean losses make a line of the log."""
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A stretch of training at one image size."""
+class _Batch:
+    """B windows of W px with N points each, the first P of them in cells, as tensors.
 
-    image_size: int
-    steps: int
-    images_per_step: int
-    points_per_image: int
-    synthetic_share: float
+    Attributes
+    ----------
+    pixels : float32 [B, 3, W, W], normalised, then padded with zeros, as at inference.
+    origins : int64 [B, 2], (top, left) in tokens.
+    points_xy : float32 [B, N, 2].
+    in_cell : float32 [B, N], 1 or 0.
+    masks : float32 [B, P, W/4, W/4], shares of the cells under the first P points.
+    dense : float32 [B, 4, W/4, W/4].
+    """
 
-
-@dataclass(frozen=True)
-class PretrainRecipe:
-    """The numbers of a pretraining, as in ``train/recipes/tiny.toml``."""
-
-    backbone: str
-    seed: int
-    held_out_images: int
-    validate_every: int
-    checkpoint_every: int
-    average_decay: float
-    optimizer: dict[str, float]
-    loss: LossWeights
-    stages: tuple[Stage, ...]
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> PretrainRecipe:
-        """A recipe from its TOML tables.
-
-        Raises
-        ------
-        ConfigError : on a missing or unknown field.
-        """
-        try:
-            tables = {
-                "loss": LossWeights(**values["loss"]),
-                "stages": tuple(Stage(**stage) for stage in values["stages"]),
-            }
-            return cls(**{**values, **tables})
-        except (KeyError, TypeError) as error:
-            raise ConfigError(
-                "a field is missing or unknown", where="pretrain recipe", got=error
-            ) from error
-
-    @property
-    def total_steps(self) -> int:
-        """Steps of all stages."""
-        return sum(stage.steps for stage in self.stages)
-
-    def stage_at(self, step: int) -> Stage:
-        """The stage that ``step`` (from 0) belongs to."""
-        for stage in self.stages:
-            if step < stage.steps:
-                return stage
-            step -= stage.steps
-        return self.stages[-1]
-
-    def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, constant, and linear to zero over the end of the last stage."""
-        rate = self.optimizer["learning_rate"]
-        decay_steps = max(1, round(self.stages[-1].steps * self.optimizer["decay_share"]))
-        left = (self.total_steps - step) / decay_steps
-        return rate * min(1.0, (step + 1) / self.optimizer["warmup_steps"], left)
+    pixels: Tensor
+    origins: Tensor
+    points_xy: Tensor
+    in_cell: Tensor
+    masks: Tensor
+    dense: Tensor
 
 
 class _Run:
-    """Everything that a checkpoint must hold: model, optimiser, average, step."""
+    """Everything that a checkpoint must hold: model, optimiser, average, step, running sums."""
 
     def __init__(self, recipe: PretrainRecipe, backbone: Backbone) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.backbone, self.step = recipe, backbone, 0
-        self.image_size = recipe.stages[0].image_size
-        self.sam = initialise(build_sam(backbone, self.image_size))
+        self.sam = initialise(build_sam(backbone, recipe.image_size))
         self.head = DenseHead()
         self.average = {k: v.clone() for k, v in self.sam.state_dict().items()}
-        self._new_optimizer()
-
-    def _new_optimizer(self) -> None:
-        options = self.recipe.optimizer
-        parameters = [*self.sam.parameters(), *self.head.parameters()]
+        self.sums: dict[str, float] = {}
+        self.parameters = [*self.sam.parameters(), *self.head.parameters()]
+        options = recipe.optimizer
         groups: list[dict[str, Any]] = [
-            {"params": [p for p in parameters if p.ndim >= 2]},
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+            {"params": [p for p in self.parameters if p.ndim >= 2]},
+            {"params": [p for p in self.parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(
             groups,
-            lr=options["learning_rate"],
-            weight_decay=options["weight_decay"],
-            betas=(0.9, 0.98),
+            lr=options.learning_rate,
+            weight_decay=options.weight_decay,
+            betas=(options.beta1, options.beta2),
+            foreach=True,
         )
 
-    def grow(self, image_size: int) -> None:
-        """Continue at another image size; the optimiser starts anew, as shapes change."""
-        if image_size == self.image_size:
-            return
-        grown = resize_positions(self.sam.state_dict(), self.backbone, image_size)
-        self.average = resize_positions(self.average, self.backbone, image_size)
-        self.sam = build_sam(self.backbone, image_size)
-        self.sam.load_state_dict(grown)
-        self.image_size = image_size
-        self._new_optimizer()
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree with to be resumed."""
+        return {"recipe": self.recipe.to_dict(), "backbone": self.backbone.to_dict()}
 
     def save(self, path: Path) -> None:
         state = {
+            "identity": self.identity(),
             "step": self.step,
-            "image_size": self.image_size,
+            "sums": self.sums,
             "sam": self.sam.state_dict(),
             "head": self.head.state_dict(),
             "average": self.average,
@@ -157,20 +108,42 @@ class _Run:
             torch.save(state, temporary)
 
     def load(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises
+        ------
+        WeightsError : if it cannot be read, or is of another recipe or backbone.
+        """
+        fix = "remove it to start again, or use the recipe it was made with"
         try:
             state = torch.load(path, weights_only=True)
-            self.grow(state["image_size"])
+            found = state["identity"]
+            self._require_same(found, path, fix)
             self.sam.load_state_dict(state["sam"])
             self.head.load_state_dict(state["head"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.average, self.step = state["average"], state["step"]
-        except (OSError, KeyError, RuntimeError, EOFError) as error:
+            self.sums = state["sums"]
+        except (OSError, LookupError, RuntimeError, EOFError, TypeError, ValueError) as error:
             raise WeightsError(
                 "checkpoint cannot be resumed",
                 where=path,
-                got=error,
-                fix="remove it to start again, or use the recipe it was made with",
+                got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+                fix=fix,
             ) from error
+
+    def _require_same(self, found: dict[str, Any], path: Path, fix: str) -> None:
+        wanted = self.identity()
+        differing = [
+            f"{part}.{name} is {found[part].get(name)!r}, not {value!r}"
+            for part in wanted
+            for name, value in wanted[part].items()
+            if found[part].get(name) != value
+        ]
+        if differing:
+            raise WeightsError(
+                "checkpoint is of another run", where=path, got="; ".join(differing), fix=fix
+            )
 
 
 def pretrain(
@@ -185,7 +158,8 @@ def pretrain(
     """Train to the recipe's end and return the averaged weights.
 
     Continues from ``work/checkpoint.pt`` if it is there; on the CPU the continuation is bit-equal
-    to an uninterrupted run. ``work/log.jsonl`` gets one line per report.
+    to an uninterrupted run. ``work/log.jsonl`` gets one line per report; what it holds of steps
+    after the checkpoint is dropped, since they are made again.
 
     Parameters
     ----------
@@ -196,47 +170,32 @@ def pretrain(
 
     Returns
     -------
-    A state dict in SAM's own key layout at the last stage's image size, float32.
+    A state dict in SAM's own key layout, float32.
     """
     run = _Run(recipe, backbone)
     checkpoint = work / "checkpoint.pt"
     if checkpoint.exists():
         run.load(checkpoint)
-    full_size = recipe.stages[-1].image_size
-
-    def batch_at(step: int) -> list[Sample]:
-        stage = recipe.stage_at(step)
-        return [
-            draw_sample(
-                training,
-                (recipe.seed, step, position),
-                image_size=stage.image_size,
-                full_size=full_size,
-                points=stage.points_per_image,
-                synthetic_share=stage.synthetic_share,
-            )
-            for position in range(stage.images_per_step)
-        ]
-
-    sums: dict[str, float] = {}
+    log_path = work / "log.jsonl"
+    seconds_before = _keep_log_until(log_path, run.step)
+    real = TrainingSet(training)
     started = time.perf_counter()
-    with ThreadPoolExecutor(1) as ahead, (work / "log.jsonl").open("a") as log:
-        upcoming = ahead.submit(batch_at, run.step)
+    with ThreadPoolExecutor(1) as ahead, log_path.open("a") as log:
+        upcoming = ahead.submit(_batch_at, recipe, real, run.step)
         while run.step < recipe.total_steps:
             batch = upcoming.result()
-            upcoming = ahead.submit(batch_at, run.step + 1)
-            run.grow(recipe.stage_at(run.step).image_size)
+            upcoming = ahead.submit(_batch_at, recipe, real, run.step + 1)
             for name, value in _optimise(run, batch).items():
-                sums[name] = sums.get(name, 0.0) + value
+                run.sums[name] = run.sums.get(name, 0.0) + value
             run.step += 1
             figures: dict[str, float] = {}
-            if run.step % 50 == 0:
-                figures = {name: value / 50 for name, value in sums.items()}
-                sums = {}
+            if run.step % REPORT_EVERY == 0:
+                figures = {name: value / REPORT_EVERY for name, value in run.sums.items()}
+                run.sums = {}
             if run.step % recipe.validate_every == 0 or run.step == recipe.total_steps:
                 figures |= _validate(run, validation)
             if figures:
-                seconds = time.perf_counter() - started
+                seconds = seconds_before + time.perf_counter() - started
                 figures = {"step": run.step, **figures, "seconds": round(seconds, 1)}
                 log.write(json.dumps(figures) + "\n")
                 log.flush()
@@ -246,7 +205,57 @@ def pretrain(
     return run.average
 
 
-def _optimise(run: _Run, batch: list[Sample]) -> dict[str, float]:
+def _keep_log_until(path: Path, step: int) -> float:
+    """Drop the log's lines after ``step``; returns the seconds that the last kept line tells."""
+    if not path.exists():
+        return 0.0
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = [line for line in lines if line["step"] <= step]
+    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    return float(kept[-1]["seconds"]) if kept else 0.0
+
+
+def _batch_at(recipe: PretrainRecipe, real: TrainingSet, step: int) -> _Batch:
+    stage = recipe.stage_at(step)
+    return _collate(
+        [
+            draw_sample(
+                real,
+                (recipe.seed, step, position),
+                window_px=stage.window_px,
+                image_size=recipe.image_size,
+                points=stage.points_per_image,
+                synthetic_share=stage.synthetic_share,
+            )
+            for position in range(stage.images_per_step)
+        ]
+    )
+
+
+PIXEL_MEAN = np.array([123.675, 116.28, 103.53], np.float32)
+PIXEL_STD = np.array([58.395, 57.12, 57.375], np.float32)
+
+
+def _collate(samples: list[Sample]) -> _Batch:
+    pixels = []
+    for sample in samples:
+        normalised = (sample.image - PIXEL_MEAN) / PIXEL_STD
+        normalised[sample.size[0] :], normalised[:, sample.size[1] :] = 0, 0
+        pixels.append(normalised.transpose(2, 0, 1))
+    cells = np.stack([sample.cell for sample in samples])
+    positives = count_of_positives(cells.shape[1])
+    masks = [mask_targets(sample.labels, sample.cell[:positives]) for sample in samples]
+    return _Batch(
+        pixels=torch.from_numpy(np.stack(pixels)),
+        origins=torch.tensor([sample.origin for sample in samples]),
+        points_xy=torch.from_numpy(np.stack([sample.points_xy for sample in samples])),
+        in_cell=torch.from_numpy((cells > 0).astype(np.float32)),
+        masks=torch.from_numpy(np.stack(masks)),
+        dense=torch.from_numpy(np.stack([dense_targets(sample.labels) for sample in samples])),
+    )
+
+
+def _optimise(run: _Run, batch: _Batch) -> dict[str, float]:
     recipe = run.recipe
     run.sam.train()
     for group in run.optimizer.param_groups:
@@ -256,8 +265,7 @@ def _optimise(run: _Run, batch: list[Sample]) -> dict[str, float]:
     loss = terms["mask"] + weights.score * terms["score"] + weights.dense * terms["dense"]
     run.optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
-    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.optimizer["clip_norm"])
+    norm = torch.nn.utils.clip_grad_norm_(run.parameters, recipe.optimizer.clip_norm)
     if not torch.isfinite(norm):
         raise WeightsError(
             "loss or gradient is not finite",
@@ -269,68 +277,54 @@ def _optimise(run: _Run, batch: list[Sample]) -> dict[str, float]:
     # Early on the average must follow fast, or it would keep the random start for long.
     decay = min(recipe.average_decay, (run.step + 1) / (run.step + 10))
     with torch.no_grad():
-        for name, value in run.sam.state_dict().items():
-            run.average[name].lerp_(value, 1 - decay)
+        values = run.sam.state_dict()
+        torch._foreach_lerp_([run.average[name] for name in values], [*values.values()], 1 - decay)
     return {name: float(value.detach()) for name, value in terms.items()}
 
 
-def _losses(run: _Run, batch: list[Sample]) -> dict[str, Tensor]:
-    """Mean losses of a batch: ``mask`` over the points in cells, ``score``, ``dense``."""
-    masks, scores, dense = [], [], []
+def _losses(run: _Run, batch: _Batch) -> dict[str, Tensor]:
+    """Mean losses of a batch: ``mask`` over the first P points, ``score``, ``dense``."""
     with torch.autocast("cpu", torch.bfloat16):
-        embeddings = _embed(run.sam, batch)
-        for index, sample in enumerate(batch):
-            embedding = embeddings[index : index + 1]
-            decoded = decode_points(run.sam, embedding, torch.from_numpy(sample.points_xy))
-            positive = np.flatnonzero(sample.cell)
-            logits = upscale_masks(run.sam, decoded.keys[positive], decoded.hyper[positive])
-            target = torch.from_numpy(mask_targets(sample.labels, sample.cell[positive]))
-            masks.append(mask_loss(logits, target, run.recipe.loss))
-            truth = torch.from_numpy((sample.cell > 0).astype(np.float32))
-            scores.append((decoded.score.float() - truth) ** 2)
-            whole = torch.from_numpy(dense_targets(sample.labels))[None]
-            dense.append(run.head.loss(embedding, whole))
+        embedding = encode_window(run.sam.image_encoder, batch.pixels, batch.origins)
+        decoded = decode_points(run.sam, embedding.bfloat16(), batch.points_xy, batch.origins)
+        logits = _masks(run.sam, decoded, batch)
+        dense = run.head.loss(embedding, batch.dense)
     return {
-        "mask": torch.cat(masks).mean(),
-        "score": torch.cat(scores).mean(),
-        "dense": torch.stack(dense).mean(),
+        "mask": mask_loss(logits, batch.masks.flatten(0, 1), run.recipe.loss).mean(),
+        "score": ((decoded.score.float() - batch.in_cell.flatten()) ** 2).mean(),
+        "dense": dense,
     }
 
 
-def _embed(sam: Sam, batch: list[Sample]) -> Tensor:
-    """Embeddings [B, 256, g, g]; normalised first, then zero-padded, as at inference."""
-    inputs = []
-    for sample in batch:
-        image = torch.from_numpy(sample.image).permute(2, 0, 1).float()
-        image = (image - sam.pixel_mean) / sam.pixel_std
-        image[:, sample.size[0] :] = 0
-        image[:, :, sample.size[1] :] = 0
-        inputs.append(image)
-    embeddings: Tensor = sam.image_encoder(torch.stack(inputs))
-    return embeddings
+def _masks(sam: Sam, decoded: Decoded, batch: _Batch) -> Tensor:
+    """Logits [B·P, W/4, W/4] of the first P points of every window."""
+    images, positives, side = batch.masks.shape[:3]
+    keys, hyper = (
+        values.unflatten(0, (images, -1))[:, :positives].flatten(0, 1)
+        for values in (decoded.keys, decoded.hyper)
+    )
+    return upscale_masks(sam, keys, hyper, (side // 4, side // 4))
 
 
 @torch.no_grad()
 def _validate(run: _Run, pairs: list[Pair]) -> dict[str, float]:
-    """The averaged weights on whole held-out images: mask loss, mean IoU, share of right scores."""
+    """The averaged weights on whole held-out images: mean IoU of masks, share of right scores."""
     if not pairs:
         return {}
-    sam = build_sam(run.backbone, run.image_size)
+    sam = build_sam(run.backbone, run.recipe.image_size)
     sam.load_state_dict(run.average)
     overlaps, right = [], []
-    with torch.autocast("cpu", torch.bfloat16):
-        for pair in pairs:
-            sample = whole_image_sample(pair, run.image_size, points=32)
-            embedding = _embed(sam, [sample])
-            decoded = decode_points(sam, embedding, torch.from_numpy(sample.points_xy))
-            positive = np.flatnonzero(sample.cell)
-            found = upscale_masks(sam, decoded.keys[positive], decoded.hyper[positive]) > 0
-            truth = torch.from_numpy(mask_targets(sample.labels, sample.cell[positive])) > 0.5
-            both = (found & truth).sum(dim=(1, 2))
-            either = (found | truth).sum(dim=(1, 2)).clamp(min=1)
-            overlaps.append(both / either)
-            right.append((decoded.score.float().numpy() > 0.8) == (sample.cell > 0))
+    for pair in pairs:
+        batch = _collate([whole_image_sample(pair, run.recipe.image_size, points=32)])
+        with torch.autocast("cpu", torch.bfloat16):
+            embedding = encode_window(sam.image_encoder, batch.pixels, batch.origins)
+            decoded = decode_points(sam, embedding.bfloat16(), batch.points_xy)
+            found = _masks(sam, decoded, batch) > 0
+        truth = batch.masks[0] > 0.5
+        both = (found & truth).sum(dim=(1, 2))
+        overlaps.append(both / (found | truth).sum(dim=(1, 2)).clamp(min=1))
+        right.append((decoded.score.float() > 0.8) == (batch.in_cell[0] > 0.5))
     return {
         "validation_iou": float(torch.cat(overlaps).mean()),
-        "validation_score_accuracy": float(np.concatenate(right).mean()),
+        "validation_score_accuracy": float(torch.cat(right).float().mean()),
     }

@@ -7,6 +7,7 @@ sees exactly what an uninterrupted one would. Numpy and OpenCV only.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,32 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg1_rt.backbone import PATCH_SIZE
 from cellseg1_rt.errors import InputError
 from cellseg1_rt.formats import read_image, read_labels
 from cellseg1_rt.runtime.normalise import rgb_from_pixels
-from cellseg1_rt.train.scenes import draw_scene
+from cellseg1_rt.train.scenes import draw_scene, repaint
 
-__all__ = ["Pair", "Sample", "draw_sample", "read_pairs", "split_pairs", "whole_image_sample"]
+__all__ = [
+    "Pair",
+    "Sample",
+    "TrainingSet",
+    "count_of_positives",
+    "draw_sample",
+    "read_pairs",
+    "split_pairs",
+    "whole_image_sample",
+]
 
 SMALLEST_CELL_PX = 16
 """Cells cut or scaled below this area are taken out of the labels: no outline is left to learn."""
+
+POSITIVE_SHARE = 0.65
+NEAR_PX = 12
+"""Half of the background points lie this near to a cell: a grid finds those the hardest."""
+
+REPAINTED_SHARE = 0.15
+"""Real labels under a synthetic appearance: real shapes and crowding in every kind of picture."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +64,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class Sample:
-    """One square training image with its prompts.
+    """One square training window with its prompts.
 
     Attributes
     ----------
-    image : uint8 [S, S, 3], RGB.
+    image : uint8 [W, W, 3], RGB.
     size : valid (height, width); the rest is padding.
-    labels : int32 [S, S], 0 in background and padding.
-    points_xy : float32 [N, 2], (x, y), input pixels.
+    labels : int32 [W, W], 0 in background and padding.
+    points_xy : float32 [N, 2], (x, y), pixels of the window; those in cells come first.
     cell : int32 [N], the label under each point; 0 is a background point.
+    origin : (top, left) of the window in the model's input, in tokens.
     """
 
     image: NDArray[np.uint8]
@@ -62,6 +81,28 @@ class Sample:
     labels: NDArray[np.int32]
     points_xy: NDArray[np.float32]
     cell: NDArray[np.int32]
+    origin: tuple[int, int]
+
+
+class TrainingSet:
+    """Real pairs and how often each is drawn.
+
+    Crowded pictures teach more, and pictures of a size that few have are of another microscope:
+    the weight is √cells / √(pictures of this size).
+    """
+
+    def __init__(self, pairs: list[Pair]) -> None:
+        self.pairs = pairs
+        sizes = Counter(pair.labels.shape for pair in pairs)
+        weights = np.array(
+            [np.sqrt(len(np.unique(pair.labels)) / sizes[pair.labels.shape]) for pair in pairs]
+        )
+        self.cumulative = np.cumsum(weights / weights.sum()) if pairs else weights
+
+    def draw(self, rng: np.random.Generator) -> Pair:
+        """One pair."""
+        place = np.searchsorted(self.cumulative, rng.random(), side="right")
+        return self.pairs[min(int(place), len(self.pairs) - 1)]
 
 
 def read_pairs(folder: Path) -> list[Pair]:
@@ -96,17 +137,27 @@ def read_pairs(folder: Path) -> list[Pair]:
 def split_pairs(
     pairs: list[Pair], held_out: int, excluded_digests: set[str]
 ) -> tuple[list[Pair], list[Pair]]:
-    """Training and validation pairs. Excluded pictures are in neither."""
-    allowed = [pair for pair in pairs if pair.digest not in excluded_digests]
-    return allowed[held_out:], allowed[:held_out]
+    """Training and validation pairs: no picture twice, none without cells, none excluded."""
+    allowed = {
+        pair.digest: pair
+        for pair in pairs
+        if pair.digest not in excluded_digests and _without_small(pair.labels).any()
+    }
+    ordered = list(allowed.values())
+    return ordered[held_out:], ordered[:held_out]
+
+
+def count_of_positives(points: int) -> int:
+    """How many of a sample's points lie in cells, at least; they come first."""
+    return max(1, round(points * POSITIVE_SHARE))
 
 
 def draw_sample(
-    pairs: list[Pair],
+    training: TrainingSet,
     key: tuple[int, ...],
     *,
+    window_px: int,
     image_size: int,
-    full_size: int,
     points: int,
     synthetic_share: float,
 ) -> Sample:
@@ -114,20 +165,22 @@ def draw_sample(
 
     Parameters
     ----------
-    pairs : real training pairs.
+    training : real training pairs.
     key : integers that seed everything random about this sample.
-    image_size : side S of the sample.
-    full_size : side the model is used at; real cells appear at that scale, give or take.
+    window_px : side W of the sample.
+    image_size : side of the model's input; real cells appear at that scale, give or take.
     points : prompts N.
     synthetic_share : probability of a synthetic scene, 0..1.
     """
     rng = np.random.default_rng(key)
     while True:
-        if not pairs or rng.random() < synthetic_share:
-            image, labels = draw_scene(rng, image_size)
-            size = (image_size, image_size)
+        if not training.pairs or rng.random() < synthetic_share:
+            image, labels = draw_scene(rng, window_px)
+            size = (window_px, window_px)
         else:
-            image, labels, size = _real_crop(rng, pairs, image_size, full_size)
+            image, labels, size = _real_crop(rng, training.draw(rng), window_px, image_size)
+            if rng.random() < REPAINTED_SHARE:
+                image = repaint(rng, labels)
         image = _recoloured(rng, image)
         labels = _without_small(labels)
         if labels.any():
@@ -135,7 +188,8 @@ def draw_sample(
     padded = np.zeros_like(image)
     padded[: size[0], : size[1]] = image[: size[0], : size[1]]
     points_xy, cell = _draw_points(rng, labels, size, points)
-    return Sample(padded, size, labels, points_xy, cell)
+    top, left = rng.integers(0, (image_size - window_px) // PATCH_SIZE + 1, 2).tolist()
+    return Sample(padded, size, labels, points_xy, cell, (top, left))
 
 
 def whole_image_sample(pair: Pair, image_size: int, points: int) -> Sample:
@@ -152,18 +206,18 @@ def whole_image_sample(pair: Pair, image_size: int, points: int) -> Sample:
     labels = _without_small(labels)
     rng = np.random.default_rng(int(pair.digest[:8], 16))
     points_xy, cell = _draw_points(rng, labels, size, points)
-    return Sample(image, size, labels, points_xy, cell)
+    return Sample(image, size, labels, points_xy, cell, (0, 0))
 
 
 def _real_crop(
-    rng: np.random.Generator, pairs: list[Pair], image_size: int, full_size: int
+    rng: np.random.Generator, pair: Pair, window_px: int, image_size: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], tuple[int, int]]:
     """A rotated, flipped, scaled crop, by one affine map. Returns image, labels and valid size."""
-    # Square root of the cell count: crowded images teach more, but must not be all that is seen.
-    weights = np.sqrt([1.0 + pair.labels.max() for pair in pairs])
-    pair = pairs[rng.choice(len(pairs), p=weights / weights.sum())]
     height, width = pair.labels.shape
-    scale = full_size / max(height, width) * float(np.exp(np.clip(rng.normal(0, 0.3), -0.7, 0.7)))
+    # Centred a little above the default's scale: one of four crops shows cells 1.5 to 1.9 times
+    # as large as the whole image does.
+    zoom = float(np.exp(np.clip(rng.normal(0.1, 0.35), -0.7, 0.9)))
+    scale = image_size / max(height, width) * zoom
     turned = rng.random() < 0.25
     angle = rng.uniform(0, 2 * np.pi) if turned else np.pi / 2 * rng.integers(4)
     stretch = float(np.exp(rng.normal(0, 0.08)))
@@ -174,11 +228,11 @@ def _real_crop(
     corners = linear @ np.array([[0, width, 0, width], [0, 0, height, height]], float)
     low, high = corners.min(axis=1), corners.max(axis=1)
     extent = high - low
-    room = extent - image_size  # what of the turned image cannot be shown; < 0 where it all fits
+    room = extent - window_px  # what of the turned image cannot be shown; < 0 where it all fits
     shift = low + np.where(room > 0, rng.uniform(0, 1, 2) * np.maximum(room, 0), 0)
-    size = tuple(int(min(image_size, side)) for side in extent[::-1])
+    size = tuple(int(min(window_px, side)) for side in extent[::-1])
     matrix = np.column_stack([linear, -shift])
-    target = (image_size, image_size)
+    target = (window_px, window_px)
     image = np.asarray(cv2.warpAffine(pair.image, matrix, target, flags=cv2.INTER_LINEAR), np.uint8)
     labels = cv2.warpAffine(
         pair.labels.astype(np.float32), matrix, target, flags=cv2.INTER_NEAREST
@@ -214,23 +268,24 @@ def _without_small(labels: NDArray[np.int32]) -> NDArray[np.int32]:
 def _draw_points(
     rng: np.random.Generator, labels: NDArray[np.int32], size: tuple[int, int], count: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """About 65 % points in cells (a cell each, anywhere in it), the rest background.
+    """Points in cells first (a cell each, anywhere in it), then background, half of it near cells.
 
-    Half of the background points lie within 12 px of a cell: those are the ones a grid finds hard.
+    Where a picture has no background left, all points lie in cells.
     """
+    background = labels == 0
+    distance = cv2.distanceTransform(background.astype(np.uint8), cv2.DIST_L2, 3)
+    background[size[0] :], background[:, size[1] :] = False, False
+    background &= distance > 1
+    anywhere = np.flatnonzero(background)
+    near = np.flatnonzero(background & (distance <= NEAR_PX))
+    positives = count_of_positives(count) if len(anywhere) else count
+
     present = np.unique(labels)[1:]
-    positives = max(1, round(count * 0.65))
     order = np.argsort(labels, axis=None, kind="stable")
     values = labels.ravel()[order]
     chosen = rng.choice(present, positives, replace=len(present) < positives)
     first, last = np.searchsorted(values, chosen), np.searchsorted(values, chosen, side="right")
     pixels = order[(first + rng.random(positives) * (last - first)).astype(int)]
-
-    background = labels == 0
-    background[size[0] :], background[:, size[1] :] = False, False
-    distance = cv2.distanceTransform(background.astype(np.uint8), cv2.DIST_L2, 3)
-    near = np.flatnonzero((distance > 1) & (distance <= 12) & background)
-    anywhere = np.flatnonzero((distance > 1) & background)
     for pool, share in ((near, 0.5), (anywhere, 1.0)):
         wanted = round((count - len(pixels)) * share)
         if len(pool) and wanted:

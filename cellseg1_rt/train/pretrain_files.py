@@ -13,8 +13,9 @@ from cellseg1_rt.errors import ConfigError, InputError
 from cellseg1_rt.files import require_writable_folder
 from cellseg1_rt.model.weights import write_safetensors
 from cellseg1_rt.recipes import read_recipe
-from cellseg1_rt.train.pretrain import PretrainRecipe, pretrain
+from cellseg1_rt.train.pretrain import pretrain
 from cellseg1_rt.train.pretrain_data import read_pairs, split_pairs
+from cellseg1_rt.train.pretrain_recipe import PretrainRecipe
 from cellseg1_rt.version import __version__
 
 __all__ = ["pretrain_files"]
@@ -65,13 +66,12 @@ def pretrain_files(
             expected=f"more than the {recipe.held_out_images} that are held out",
         )
     weights = pretrain(recipe, backbone, training, validation, work, report=report)
-    image_size = recipe.stages[-1].image_size
     write_safetensors(
         output,
         weights,
         metadata={
             "backbone": backbone.name,
-            "image_size": str(image_size),
+            "image_size": str(recipe.image_size),
             "trained_with": f"cellseg1-rt {__version__} pretrain",
             "steps": str(recipe.total_steps),
             "seed": str(recipe.seed),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 import torch
@@ -11,21 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["DenseHead", "LossWeights", "dense_targets", "mask_loss", "mask_targets"]
+from cellseg1_rt.train.pretrain_recipe import LossWeights
+
+__all__ = ["DenseHead", "dense_targets", "mask_loss", "mask_targets"]
 
 _DENSE_CHANNELS = 4  # cell or not, border or not, and the (x, y) way to the cell's centre
 _CELLS_PER_TOKEN = 4  # a token of 16 px predicts 4×4 positions
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights of the loss terms, from the recipe."""
-
-    focal: float
-    focal_gamma: float
-    dice: float
-    score: float
-    dense: float
 
 
 class DenseHead(torch.nn.Module):

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Appearance", "draw_scene"]
+__all__ = ["Appearance", "draw_scene", "repaint"]
 
 Appearance = Literal["fluorescence", "stain", "phase", "outline"]
 _APPEARANCES: tuple[Appearance, ...] = ("fluorescence", "stain", "phase", "outline")
@@ -36,12 +36,18 @@ def draw_scene(
     image : uint8 [size, size, 3], RGB, min-max normalised over the image.
     labels : int32 [size, size], 0 background, 1..n cells; a later cell lies on top.
     """
+    labels = _scatter_cells(rng, size)
+    return repaint(rng, labels, appearance), labels
+
+
+def repaint(
+    rng: np.random.Generator, labels: NDArray[np.int32], appearance: Appearance | None = None
+) -> NDArray[np.uint8]:
+    """A synthetic picture, uint8 [S, S, 3], of given labels, int32 [S, S]; as ``draw_scene``."""
     if appearance is None:
         appearance = _APPEARANCES[rng.choice(len(_APPEARANCES), p=_APPEARANCE_SHARES)]
-    labels = _scatter_cells(rng, size)
-    grey = _paint(rng, labels, appearance)
-    grey = _degrade(rng, grey)
-    return _coloured(rng, grey, labels, appearance), labels
+    grey = _degrade(rng, _paint(rng, labels, appearance))
+    return _coloured(rng, grey, labels, appearance)
 
 
 def _scatter_cells(rng: np.random.Generator, size: int) -> NDArray[np.int32]:

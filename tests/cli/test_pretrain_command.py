@@ -33,6 +33,7 @@ window_size = 5
 """
 RECIPE = """
 backbone = "small.toml"
+image_size = 64
 seed = 3
 held_out_images = 1
 validate_every = 2
@@ -42,6 +43,8 @@ average_decay = 0.9
 [optimizer]
 learning_rate = 1e-3
 weight_decay = 0.02
+beta1 = 0.9
+beta2 = 0.98
 warmup_steps = 2
 decay_share = 0.5
 clip_norm = 1.0
@@ -54,14 +57,14 @@ score = 2.0
 dense = 1.0
 
 [[stages]]
-image_size = 48
+window_px = 48
 steps = 1
 images_per_step = 1
 points_per_image = 5
 synthetic_share = 0.0
 
 [[stages]]
-image_size = 64
+window_px = 64
 steps = 2
 images_per_step = 1
 points_per_image = 5
@@ -166,13 +169,13 @@ def replaced(old: str, new: str) -> None:
         pytest.param(
             ("seed = 3", "sed = 3"),
             2,
-            "error: pretrain recipe: a field is missing or unknown; got",
+            "error: pretrain recipe, top level: missing field; got seed",
             id="unknown-field",
         ),
         pytest.param(
             ("dice = 1.0", ""),
             2,
-            "missing 1 required positional argument: 'dice'",
+            "error: pretrain recipe, [loss]: missing field; got dice",
             id="missing-field",
         ),
         pytest.param(("seed = 3", "seed ="), 2, "train recipe cannot be read", id="not-toml"),

@@ -1,4 +1,4 @@
-"""The pretraining loop: resuming, schedule, log, and what stops it."""
+"""The pretraining loop: resuming, log, average, and what stops it."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ import torch
 from torch import Tensor
 
 from cellseg1_rt.backbone import Backbone
-from cellseg1_rt.errors import ConfigError, WeightsError
+from cellseg1_rt.errors import WeightsError
 from cellseg1_rt.model.initialise import initialise
-from cellseg1_rt.model.sam import build_sam, resize_positions
-from cellseg1_rt.recipes import read_recipe
+from cellseg1_rt.model.sam import build_sam
 from cellseg1_rt.train import pretrain as module
-from cellseg1_rt.train.pretrain import PretrainRecipe, Stage, pretrain
+from cellseg1_rt.train.pretrain import pretrain
 from cellseg1_rt.train.pretrain_data import Pair
-from cellseg1_rt.train.pretrain_loss import LossWeights
+from cellseg1_rt.train.pretrain_recipe import LossWeights, Optimizer, PretrainRecipe, Stage
 
 SMALL = Backbone("small", 48, 3, 3, (1,), 5)
-OPTIMIZER = {
-    "learning_rate": 1e-3,
-    "weight_decay": 0.02,
-    "warmup_steps": 3,
-    "decay_share": 0.5,
-    "clip_norm": 1.0,
-}
+OPTIMIZER = Optimizer(
+    learning_rate=1e-3,
+    weight_decay=0.02,
+    beta1=0.9,
+    beta2=0.98,
+    warmup_steps=3,
+    decay_share=0.5,
+    clip_norm=1.0,
+)
 RECIPE = PretrainRecipe(
     backbone="small",
+    image_size=64,
     seed=5,
     held_out_images=1,
     validate_every=1,
@@ -45,7 +47,7 @@ RECIPE = PretrainRecipe(
     loss=LossWeights(focal=20, focal_gamma=2, dice=1, score=2, dense=1),
     stages=(Stage(48, 3, 2, 5, 0.5), Stage(64, 4, 1, 7, 0.3)),
 )
-GROWS_AT = 3
+WINDOW_GROWS_AT = 3
 
 
 class PowerCut(Exception):
@@ -100,7 +102,7 @@ def read_log(work: Path) -> list[dict[str, float]]:
 
 
 def figures_by_step(work: Path) -> dict[float, dict[str, float]]:
-    """The last word on every step, without the time it took."""
+    """What the log says of every step, without the time it took."""
     return {
         line["step"]: {name: value for name, value in line.items() if name != "seconds"}
         for line in read_log(work)
@@ -143,7 +145,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, 
     "kept",
     [
         pytest.param(2, id="in-the-first-stage"),
-        pytest.param(GROWS_AT, id="where-the-image-grows"),
+        pytest.param(WINDOW_GROWS_AT, id="where-the-window-grows"),
         pytest.param(5, id="in-the-second-stage"),
     ],
 )
@@ -152,15 +154,28 @@ def test_resumed_is_bit_equal(whole: tuple[dict[str, Tensor], Path], work: Path,
     recipe = replace(RECIPE, checkpoint_every=kept)
     with pytest.raises(PowerCut):
         run(recipe, work, report=cut_at(kept + 1))
-    checkpoint = read_checkpoint(work)
-    assert checkpoint["step"] == kept
-    assert checkpoint["image_size"] == (48 if kept <= GROWS_AT else 64)
+    assert read_checkpoint(work)["step"] == kept
     require_equal(run(recipe, work), expected)
-    require_equal(read_checkpoint(work), read_checkpoint(folder))
+    found, whole_run = read_checkpoint(work), read_checkpoint(folder)
+    assert found.pop("identity") != whole_run.pop("identity")  # another checkpoint_every
+    require_equal(found, whole_run)
     assert figures_by_step(work) == figures_by_step(folder)
 
 
-def test_result_is_the_average_at_the_last_size(whole: tuple[dict[str, Tensor], Path]):
+def test_steps_that_are_made_again_are_logged_once(work: Path):
+    """The log of a run cut between two checkpoints goes on where the checkpoint is."""
+    recipe = replace(RECIPE, checkpoint_every=3)
+    with pytest.raises(PowerCut):
+        run(recipe, work, report=cut_at(5))
+    assert [line["step"] for line in read_log(work)] == [1, 2, 3, 4, 5]
+    run(recipe, work)
+    lines = read_log(work)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6, 7]
+    seconds = [line["seconds"] for line in lines]
+    assert seconds == sorted(seconds)
+
+
+def test_result_is_the_average(whole: tuple[dict[str, Tensor], Path]):
     weights, folder = whole
     shapes = {name: values.shape for name, values in build_sam(SMALL, 64).state_dict().items()}
     assert {name: values.shape for name, values in weights.items()} == shapes
@@ -174,7 +189,7 @@ def test_a_finished_run_is_not_trained_further(whole: tuple[dict[str, Tensor], P
     expected, folder = whole
     shutil.copy(folder / "checkpoint.pt", work)
     require_equal(run(RECIPE, work), expected)
-    assert read_log(work) == []
+    assert not (work / "log.jsonl").read_text()
 
 
 def test_another_seed_is_another_run(whole: tuple[dict[str, Tensor], Path], work: Path):
@@ -215,7 +230,7 @@ def test_one_step_of_the_average(work: Path):
     recipe = replace(RECIPE, average_decay=0.998, stages=(Stage(48, 1, 1, 5, 1.0),))
     average = run(recipe, work)
     torch.manual_seed(recipe.seed)
-    start = initialise(build_sam(SMALL, 48)).state_dict()
+    start = initialise(build_sam(SMALL, 64)).state_dict()
     trained = read_checkpoint(work)["sam"]
     for name, values in average.items():
         torch.testing.assert_close(values, start[name].lerp(trained[name], 0.9))
@@ -224,38 +239,24 @@ def test_one_step_of_the_average(work: Path):
     )
 
 
-def test_growing_keeps_weights_and_average(work: Path):
-    """Positions are resized, nothing is drawn anew; the average goes on as it was."""
-    recipe = replace(
-        RECIPE, checkpoint_every=2, stages=(Stage(48, 2, 1, 5, 1.0), Stage(64, 1, 1, 5, 1.0))
-    )
-    with pytest.raises(PowerCut):
-        run(recipe, work, report=cut_at(3))
-    before = resize_positions(read_checkpoint(work)["average"], SMALL, 64)
-    average = run(recipe, work)
-    trained = read_checkpoint(work)["sam"]
-    for name, values in average.items():  # after step 2 the old average counts 3 of 12
-        torch.testing.assert_close(values, before[name].lerp(trained[name], 9 / 12))
-
-
-def test_growing_at_rate_zero_is_resizing(work: Path):
+def test_a_larger_window_draws_nothing_anew(work: Path):
+    """At rate zero all stages leave the model where it was: it has its full size throughout."""
     recipe = replace(
         RECIPE,
-        optimizer={**OPTIMIZER, "learning_rate": 0.0},
+        optimizer=replace(OPTIMIZER, learning_rate=0.0),
         stages=(Stage(48, 1, 1, 5, 1.0), Stage(64, 1, 1, 5, 1.0)),
     )
     average = run(recipe, work)
     torch.manual_seed(recipe.seed)
-    start = initialise(build_sam(SMALL, 48)).state_dict()
-    expected = resize_positions(start, SMALL, 64)
-    torch.testing.assert_close(average, expected)
-    torch.testing.assert_close(dict(read_checkpoint(work)["sam"]), expected)
+    start = initialise(build_sam(SMALL, 64)).state_dict()
+    torch.testing.assert_close(average, dict(start))
+    torch.testing.assert_close(dict(read_checkpoint(work)["sam"]), dict(start))
 
 
 def test_rate_and_decay_reach_the_optimizer(whole: tuple[dict[str, Tensor], Path]):
     _, folder = whole
     matrices, vectors = read_checkpoint(folder)["optimizer"]["param_groups"]
-    assert matrices["lr"] == vectors["lr"] == RECIPE.learning_rate_at(6) == pytest.approx(5e-4)
+    assert matrices["lr"] == vectors["lr"] == RECIPE.learning_rate_at(6) == pytest.approx(2.5e-4)
     assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.02, 0.0)
 
 
@@ -317,9 +318,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
 
     def spoilt(*arguments: Any) -> Tensor:
         nonlocal calls
-        calls += 1  # two images a step in the first stage, one in the second
+        calls += 1
         loss = mask_loss(*arguments)
-        return spoil(loss) if calls == 2 * 3 + 3 else loss
+        return spoil(loss) if calls == 6 else loss
 
     recipe = replace(RECIPE, checkpoint_every=2)
     with monkeypatch.context() as patched:
@@ -333,9 +334,28 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
     require_equal(run(recipe, work), whole[0])
 
 
-def other_backbone(path: Path) -> None:
+def test_a_checkpoint_of_another_recipe_is_refused_by_what_differs(work: Path):
+    one_step = replace(RECIPE, stages=(Stage(48, 1, 1, 5, 1.0),))
+    run(one_step, work)
+    checkpoint = work / "checkpoint.pt"
+    before = checkpoint.read_bytes()
+    with pytest.raises(WeightsError) as caught:
+        run(replace(one_step, seed=6, loss=replace(one_step.loss, dice=2)), work)
+    assert str(caught.value) == (
+        f"{checkpoint}: checkpoint is of another run; got recipe.seed is 5, not 6; recipe.loss is "
+        "{'focal': 20, 'focal_gamma': 2, 'dice': 1, 'score': 2, 'dense': 1}, not "
+        "{'focal': 20, 'focal_gamma': 2, 'dice': 2, 'score': 2, 'dense': 1}. "
+        "Fix: remove it to start again, or use the recipe it was made with"
+    )
     narrow = Backbone("narrow", 26, 2, 2, (0,), 3)
-    pretrain(replace(RECIPE, stages=(Stage(48, 1, 1, 5, 1.0),)), narrow, [pair(2)], [], path.parent)
+    with pytest.raises(WeightsError, match=r"backbone.depth is 3, not 2") as caught:
+        pretrain(one_step, narrow, [pair(2)], [], work)
+    assert len(str(caught.value)) < 600
+    assert checkpoint.read_bytes() == before
+
+
+def not_a_dictionary(path: Path) -> None:
+    torch.save(torch.zeros(3), path)
 
 
 def truncated(path: Path) -> None:
@@ -344,10 +364,11 @@ def truncated(path: Path) -> None:
 
 
 def incomplete(path: Path) -> None:
-    torch.save({"step": 3, "image_size": 48}, path)
+    identity = {"recipe": RECIPE.to_dict(), "backbone": SMALL.to_dict()}
+    torch.save({"identity": identity, "step": 3}, path)
 
 
-@pytest.mark.parametrize("spoil", [other_backbone, truncated, incomplete, Path.touch])
+@pytest.mark.parametrize("spoil", [not_a_dictionary, truncated, incomplete, Path.touch])
 def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(
     work: Path, spoil: Callable[[Path], None]
 ):
@@ -361,84 +382,3 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(
     assert message.endswith("Fix: remove it to start again, or use the recipe it was made with")
     assert "\n" not in message
     assert checkpoint.read_bytes() == before
-
-
-SCHEDULE = replace(
-    RECIPE,
-    optimizer={**OPTIMIZER, "learning_rate": 0.3, "warmup_steps": 10, "decay_share": 0.4},
-    stages=(Stage(48, 20, 1, 5, 0.5), Stage(64, 30, 1, 5, 0.5)),
-)
-
-
-@pytest.mark.parametrize(
-    "step, share",
-    [
-        pytest.param(0, 1 / 10, id="first"),
-        pytest.param(4, 5 / 10, id="half-way-up"),
-        pytest.param(9, 1, id="warm"),
-        pytest.param(20, 1, id="second-stage"),
-        pytest.param(38, 1, id="last-constant"),
-        pytest.param(39, 11 / 12, id="falling"),
-        pytest.param(44, 6 / 12, id="half-way-down"),
-        pytest.param(49, 1 / 12, id="last"),
-        pytest.param(50, 0, id="end"),
-    ],
-)
-def test_learning_rate(step: int, share: float):
-    assert SCHEDULE.learning_rate_at(step) == pytest.approx(0.3 * share)
-
-
-@pytest.mark.parametrize("step, size", [(0, 48), (19, 48), (20, 64), (49, 64), (50, 64)])
-def test_stage_at(step: int, size: int):
-    assert SCHEDULE.stage_at(step).image_size == size
-    assert SCHEDULE.total_steps == 50
-
-
-def test_the_shipped_recipe_is_whole():
-    recipe = PretrainRecipe.from_dict(read_recipe("train", "tiny"))
-    backbone = Backbone.from_dict(read_recipe("export", recipe.backbone)["backbone"])
-    assert backbone.name == recipe.backbone
-    assert set(recipe.optimizer) == set(OPTIMIZER)
-    assert recipe.stages[-1].image_size == read_recipe("export", recipe.backbone)["image_size"]
-    assert all(stage.image_size % 16 == 0 for stage in recipe.stages)
-    assert recipe.total_steps > 0
-
-
-def without_seed(values: dict[str, Any]) -> None:
-    del values["seed"]
-
-
-def without_loss(values: dict[str, Any]) -> None:
-    del values["loss"]
-
-
-def without_steps(values: dict[str, Any]) -> None:
-    del values["stages"][1]["steps"]
-
-
-def with_more(values: dict[str, Any]) -> None:
-    values["epochs"] = 3
-
-
-def with_more_loss(values: dict[str, Any]) -> None:
-    values["loss"]["lovasz"] = 1.0
-
-
-@pytest.mark.parametrize(
-    "spoil, named",
-    [
-        (without_seed, "'seed'"),
-        (without_loss, "'loss'"),
-        (without_steps, "'steps'"),
-        (with_more, "'epochs'"),
-        (with_more_loss, "'lovasz'"),
-    ],
-    ids=lambda value: value.__name__ if callable(value) else "",
-)
-def test_a_recipe_that_does_not_fit_names_the_field(spoil, named: str):
-    values = read_recipe("train", "tiny")
-    spoil(values)
-    with pytest.raises(ConfigError) as caught:
-        PretrainRecipe.from_dict(values)
-    assert str(caught.value).startswith("pretrain recipe: a field is missing or unknown; got ")
-    assert named in str(caught.value)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from cellseg1_rt.train.pretrain_loss import (
     DenseHead,
-    LossWeights,
     dense_targets,
     mask_loss,
     mask_targets,
 )
+from cellseg1_rt.train.pretrain_recipe import LossWeights
 
 
 def weights(focal: float = 0.0, dice: float = 0.0, gamma: float = 2.0) -> LossWeights:

@@ -42,23 +42,27 @@ def test_only_the_generator_is_random():
     np.testing.assert_array_equal(first, second)
 
 
-def typical_diameter(labels: NDArray[np.int32]) -> float | None:
-    """Median over cells of the diameter of a circle of equal area; None without cells."""
+def diameters_of(labels: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Diameters of the circles that have the cells' areas."""
     areas = np.bincount(labels.ravel())[1:]
-    return 2 * float(np.sqrt(np.median(areas[areas > 0]) / np.pi)) if areas.any() else None
+    return 2 * np.sqrt(areas[areas > 0] / np.pi)
 
 
 @pytest.mark.parametrize("size, scenes", [(64, 40), (256, 40), (512, 10)])
 def test_cells_are_of_8_to_150_px(size: int, scenes: int):
     """Give or take what spread, outlines, overlaps and the scene's edge change."""
     drawn = [draw_scene(np.random.default_rng((seed, 17)), size)[1] for seed in range(scenes)]
-    diameters = [found for found in map(typical_diameter, drawn) if found is not None]
+    found = [diameters for diameters in map(diameters_of, drawn) if len(diameters)]
+    typical = [float(np.median(diameters)) for diameters in found]
     largest = min(150, 0.35 * size)
-    assert len(diameters) >= 0.9 * scenes
-    assert min(diameters) > 0.75 * 8
-    assert min(diameters) < 1.75 * 8
-    assert max(diameters) > 0.45 * largest
-    assert max(diameters) < 1.25 * largest
+    assert len(typical) >= 0.9 * scenes
+    # One small cell alone may be as small as its spread makes it; a median of several is not.
+    of_several = [t for t, diameters in zip(typical, found, strict=True) if len(diameters) >= 3]
+    assert len(of_several) >= scenes / 4
+    assert min(of_several) > 0.75 * 8
+    assert min(typical) < 1.75 * 8
+    assert max(typical) > 0.45 * largest
+    assert max(typical) < 1.25 * largest
 
 
 def test_cells_touch():
