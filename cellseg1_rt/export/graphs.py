@@ -1,6 +1,7 @@
-"""The modules that become the bundle's graphs: SAM's own behind the contract's inputs.
+"""The modules that become the bundle's graphs: SAM's functions with less work, behind the contract.
 
-They share the weights of the ``Sam`` they are made from. May import torch.
+The rewrites are ``model/encoding.py`` and ``model/decoding.py``, which training uses too. They
+share the weights of the ``Sam`` they are made from. May import torch.
 """
 
 from __future__ import annotations
@@ -9,49 +10,36 @@ import torch
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
-__all__ = ["Encoder", "MaskHead", "PromptDecoder"]
+from cellseg1_rt.export.plain_graphs import PlainEncoder
+from cellseg1_rt.model.decoding import decode_points, upscale_masks
+from cellseg1_rt.model.encoding import encode_window
+
+__all__ = ["Encoder", "MaskHead", "PromptDecoder", "graph_modules"]
 
 
-class Encoder(nn.Module):
-    """Bytes in, embedding out: normalisation and zero padding happen here, not on the host."""
+def graph_modules(sam: Sam) -> dict[str, torch.nn.Module]:
+    """The contract's graphs as modules that share ``sam``'s weights, in eval mode."""
+    return {
+        "encoder": Encoder(sam).eval(),
+        "prompt_decoder": PromptDecoder(sam).eval(),
+        "mask_head": MaskHead(sam).eval(),
+    }
 
-    def __init__(self, sam: Sam) -> None:
-        super().__init__()
-        self.image_encoder = sam.image_encoder
-        self.pixel_mean: Tensor
-        self.pixel_std: Tensor
-        self.register_buffer("pixel_mean", sam.pixel_mean.reshape(3).clone(), persistent=False)
-        self.register_buffer("pixel_std", sam.pixel_std.reshape(3).clone(), persistent=False)
 
-    def forward(self, image: Tensor, size: Tensor) -> Tensor:
-        """Embed a batch.
+class Encoder(PlainEncoder):
+    """Bytes in, embedding out, through attentions that runtimes fuse."""
 
-        Parameters
-        ----------
-        image : uint8 [B, S, S, 3], RGB; what lies outside ``size`` is ignored.
-        size : int32 [B, 2], valid (height, width) of each image.
-
-        Returns
-        -------
-        float32 [B, 256, g, g].
-        """
-        side = torch.arange(image.shape[1], dtype=torch.int32, device=image.device)
-        rows = side[None, :, None] < size[:, 0, None, None]
-        columns = side[None, None, :] < size[:, 1, None, None]
-        pixels = (image.float() - self.pixel_mean) / self.pixel_std
-        # The padding is zero after normalisation, which is not what black would become.
-        pixels = torch.where((rows & columns)[..., None], pixels, 0.0)
-        embedding: Tensor = self.image_encoder(pixels.permute(0, 3, 1, 2))
-        return embedding
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Embedding [B, 256, g, g] of normalised pixels [B, 3, S, S]."""
+        return encode_window(self.image_encoder, pixels)
 
 
 class PromptDecoder(nn.Module):
-    """One positive point per prompt through SAM's prompt encoder and two-way transformer."""
+    """One positive point per prompt; what prompts share is computed once."""
 
     def __init__(self, sam: Sam) -> None:
         super().__init__()
-        self.prompt_encoder = sam.prompt_encoder
-        self.mask_decoder = sam.mask_decoder
+        self.sam = sam
 
     def forward(self, embedding: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Decode N points on one image.
@@ -67,33 +55,8 @@ class PromptDecoder(nn.Module):
         hyper : float32 [N, 32], the mask head's weights for mask token 0.
         keys : float32 [N, g·g, 256], image positions after the transformer, row by row.
         """
-        count = points.shape[0]
-        tokens = torch.cat([self._own_tokens().expand(count, -1, -1), self._sparse(points)], dim=1)
-        image = embedding + self.prompt_encoder.no_mask_embed.weight[0, :, None, None]
-        position = self.prompt_encoder.get_dense_pe()
-        queries, keys = self.mask_decoder.transformer(
-            image.expand(count, -1, -1, -1), position.expand(count, -1, -1, -1), tokens
-        )
-        # Token 0 is the IoU token, tokens 1..4 the mask tokens; multimask_output=False reads the
-        # first of each.
-        score = self.mask_decoder.iou_prediction_head(queries[:, 0])[:, 0]
-        hyper = self.mask_decoder.output_hypernetworks_mlps[0](queries[:, 1])
-        return score, hyper, keys
-
-    def _own_tokens(self) -> Tensor:
-        return torch.cat([self.mask_decoder.iou_token.weight, self.mask_decoder.mask_tokens.weight])
-
-    def _sparse(self, points: Tensor) -> Tensor:
-        """The point's token and SAM's padding token: [N, 2, 256]."""
-        encoder = self.prompt_encoder
-        # SAM moves a point to its pixel's centre; a label of 1 adds point embedding 1, and the
-        # padding point is nothing but its learned embedding.
-        coordinates = encoder.pe_layer.forward_with_coords(
-            (points + 0.5)[:, None], encoder.input_image_size
-        )
-        point = coordinates + encoder.point_embeddings[1].weight
-        padding = encoder.not_a_point_embed.weight.expand(points.shape[0], 1, -1)
-        return torch.cat([point, padding], dim=1)
+        decoded = decode_points(self.sam, embedding, points[None])
+        return decoded.score, decoded.hyper, decoded.keys
 
 
 class MaskHead(nn.Module):
@@ -101,8 +64,8 @@ class MaskHead(nn.Module):
 
     def __init__(self, sam: Sam) -> None:
         super().__init__()
-        self.output_upscaling = sam.mask_decoder.output_upscaling
-        self.grid = sam.prompt_encoder.image_embedding_size[0]
+        self.sam = sam
+        self.grid: tuple[int, int] = sam.prompt_encoder.image_embedding_size
 
     def forward(self, keys: Tensor, hyper: Tensor, index: Tensor) -> Tensor:
         """Upscale the survivors.
@@ -117,9 +80,5 @@ class MaskHead(nn.Module):
         -------
         float32 [M, 4g, 4g]; above 0 is cell.
         """
-        image = keys.index_select(0, index).transpose(1, 2)
-        image = image.reshape(-1, image.shape[1], self.grid, self.grid)
-        upscaled: Tensor = self.output_upscaling(image)
-        weights = hyper.index_select(0, index)[:, None]
-        logits = weights @ upscaled.flatten(2)
-        return logits.reshape(-1, upscaled.shape[2], upscaled.shape[3])
+        chosen = keys.index_select(0, index), hyper.index_select(0, index)
+        return upscale_masks(self.sam, *chosen, self.grid)

@@ -15,26 +15,15 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from segment_anything.modeling import Sam
 from torch.export import Dim
 
 from cellseg1_rt.backbone import PATCH_SIZE
 from cellseg1_rt.contract import FORMAT_VERSION, GRAPHS, METADATA_PREFIX
-from cellseg1_rt.export.graphs import Encoder, MaskHead, PromptDecoder
 from cellseg1_rt.export.weight_file import WeightFile, refer_to_weights
 
-__all__ = ["OPSET", "graph_modules", "write_graph"]
+__all__ = ["OPSET", "write_graph"]
 
 OPSET = 18
-
-
-def graph_modules(sam: Sam) -> dict[str, torch.nn.Module]:
-    """The contract's graphs as modules that share ``sam``'s weights, in eval mode."""
-    return {
-        "encoder": Encoder(sam).eval(),
-        "prompt_decoder": PromptDecoder(sam).eval(),
-        "mask_head": MaskHead(sam).eval(),
-    }
 
 
 def write_graph(
