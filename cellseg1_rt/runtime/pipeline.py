@@ -6,8 +6,7 @@ and painting (``result_from_candidates``, which does not). Imports numpy only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,11 @@ from cellseg1_rt.backends.base import Backend
 from cellseg1_rt.errors import ConfigError
 from cellseg1_rt.geometry import crops_of_image
 from cellseg1_rt.results import Result
-from cellseg1_rt.runtime.candidates import Candidate, candidates_of_crop, passes_thresholds
+from cellseg1_rt.runtime.candidates import Found, candidates_of_crop, passes_thresholds
 from cellseg1_rt.runtime.nms import suppress
 from cellseg1_rt.runtime.paint import paint
 from cellseg1_rt.runtime.prompts import input_of_crop, prompt_crop
-from cellseg1_rt.runtime.regions import clean
+from cellseg1_rt.runtime.regions import RunMasks, clean
 from cellseg1_rt.settings import InferenceSettings
 
 __all__ = ["Candidates", "find_candidates", "result_from_candidates", "segment_rgb"]
@@ -36,19 +35,27 @@ class Candidates:
 
     Attributes
     ----------
-    items : in the order of crops, then prompts.
+    found : their crops, scores, stabilities, prompts and masks, in the order of crops, then
+        prompts.
     image_size : (height, width).
     floors : what they were found with: what is below its thresholds was not kept.
     settings : the thresholds of ``result`` where a call names none.
     """
 
-    items: tuple[Candidate, ...]
+    found: Found
     image_size: tuple[int, int]
     floors: InferenceSettings
     settings: InferenceSettings
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.found)
+
+    def mask(self, index: int) -> NDArray[np.bool_]:
+        """One candidate's mask in the image, bool [H, W], before any clean-up."""
+        x0, y0, x1, y1 = self.found.masks.box[index].tolist()
+        mask = np.zeros(self.image_size, bool)
+        mask[y0 : y1 + 1, x0 : x1 + 1] = self.found.masks.pixels(index)
+        return mask
 
     def result(
         self,
@@ -109,7 +116,7 @@ def find_candidates(
 ) -> Candidates:
     """Rules 1 to 3: crops, prompts, candidates."""
     height, width = rgb.shape[:2]
-    found: list[Candidate] = []
+    parts: list[Found] = []
     for index, crop in enumerate(crops_of_image(height, width, settings.crops)):
         image, size = input_of_crop(rgb, crop, backend.image_size)
         (embedding,) = backend.encode(image[None], np.array([size], np.int32))
@@ -121,10 +128,12 @@ def find_candidates(
             score=settings.score,
             prompt_batch=prompt_batch,
         )
-        found += candidates_of_crop(
-            survivors, crop, index, (height, width), backend.image_size, settings
+        parts.append(
+            candidates_of_crop(
+                survivors, crop, index, (height, width), backend.image_size, settings
+            )
         )
-    return Candidates(tuple(found), (height, width), floors=settings, settings=settings)
+    return Candidates(Found.concatenate(parts), (height, width), floors=settings, settings=settings)
 
 
 def result_from_candidates(candidates: Candidates, settings: InferenceSettings) -> Result:
@@ -135,49 +144,44 @@ def result_from_candidates(candidates: Candidates, settings: InferenceSettings) 
     ConfigError : if a threshold, the grid or the crops ask for what was not kept.
     """
     _require_floors(candidates.floors, settings)
-    items = [
-        item
-        for item in candidates.items
-        if passes_thresholds(
-            item.score, item.stability, item.area_px, candidates.image_size, settings
-        )
-    ]
-    kept: list[Candidate] = []
-    for crop in sorted({item.crop for item in items}):
-        of_crop = [item for item in items if item.crop == crop]
-        kept += _pick(of_crop, suppress(of_crop, _scores(of_crop), settings.crop_nms))
+    found, image_size = candidates.found, candidates.image_size
+    passed = passes_thresholds(
+        found.score, found.stability, found.masks.area_px, image_size, settings
+    )
+    found = _suppressed_in_crops(found.take(np.flatnonzero(passed)), settings)
     if settings.crops > 0:
-        stability = np.array([item.stability for item in kept], np.float32)
-        kept = _pick(kept, suppress(kept, _scores(kept) * stability, settings.crop_nms))
+        rank = found.score * found.stability
+        found = found.take(suppress(found.masks, rank, settings.crop_nms))
+    found = replace(found, masks=found.masks.on_host())
+    masks = clean(found.masks, settings.min_area, image_size)
     if settings.min_area > 0:
-        kept = _cleaned(kept, settings, candidates.image_size)
-    return paint(kept, candidates.image_size)
+        found, masks = _suppressed_once_more(found, masks, settings, image_size)
+    return paint(found, masks, image_size)
 
 
-def _cleaned(
-    items: list[Candidate], settings: InferenceSettings, image_size: tuple[int, int]
-) -> list[Candidate]:
-    """Rule 6: clean-up, and an NMS that prefers what needed none."""
-    results = [clean(item, settings.min_area, image_size) for item in items]
-    cleaned = [item for item, _ in results]
-    unchanged = np.array([not changed for _, changed in results], np.float32)
+def _suppressed_in_crops(found: Found, settings: InferenceSettings) -> Found:
+    """Rule 4: each crop's candidates, best score first."""
+    kept = [np.zeros(0, np.int64)]
+    for crop in np.unique(found.crop):
+        index = np.flatnonzero(found.crop == crop)
+        of_crop = found.take(index)
+        kept.append(index[suppress(of_crop.masks, of_crop.score, settings.crop_nms)])
+    return found.take(np.concatenate(kept))
+
+
+def _suppressed_once_more(
+    found: Found, masks: RunMasks, settings: InferenceSettings, image_size: tuple[int, int]
+) -> tuple[Found, RunMasks]:
+    """The NMS of rule 6, which prefers masks that needed no cleaning, and the area again."""
     # Boxes are the cleaned masks', IoU is the original masks': upstream rebuilds one but not the
     # other, and its published figures were made that way.
+    unchanged = (~masks.changed).astype(np.float32)
     threshold = max(settings.box_nms, settings.crop_nms)
-    order = suppress(items, unchanged, threshold, boxes=[item.box for item in cleaned])
-    return [
-        item
-        for item in _pick(cleaned, order)
-        if passes_thresholds(item.score, item.stability, item.area_px, image_size, settings)
-    ]
-
-
-def _scores(items: Sequence[Candidate]) -> NDArray[np.float32]:
-    return np.array([item.score for item in items], np.float32)
-
-
-def _pick(items: Sequence[Candidate], order: Sequence[int]) -> list[Candidate]:
-    return [items[index] for index in order]
+    order = suppress(found.masks, unchanged, threshold, boxes=masks.box)
+    found, masks = found.take(order), masks.take(order)
+    passed = passes_thresholds(found.score, found.stability, masks.area_px, image_size, settings)
+    index = np.flatnonzero(passed)
+    return found.take(index), masks.take(index)
 
 
 def _require_floors(floors: InferenceSettings, asked: InferenceSettings) -> None:

@@ -17,7 +17,7 @@ from cellseg1_rt.backends.base import Backend
 from cellseg1_rt.errors import VerificationError
 from cellseg1_rt.geometry import Crop, input_size_of_crop, prompt_grid
 
-__all__ = ["Survivors", "input_of_crop", "prompt_crop"]
+__all__ = ["Survivors", "input_of_crop", "prompt_crop", "require_finite"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Survivors:
     ----------
     score : float32 [M].
     point_xy : float32 [M, 2], (x, y) in image pixels.
-    logits : float32 [M, S/4, S/4], over the padded input.
+    logits : float32 [M, S/4, S/4], over the padded input; not yet known to be finite.
     """
 
     score: NDArray[np.float32]
@@ -69,7 +69,7 @@ def prompt_crop(
 
     Raises
     ------
-    VerificationError : on a score or logit that is not finite: an overflow, never a result.
+    VerificationError : on a score that is not finite: an overflow, never a result.
     """
     shares = prompt_grid(points_per_side)
     height, width = input_size_of_crop(crop, backend.image_size)
@@ -80,16 +80,16 @@ def prompt_crop(
         batch = slice(first, first + prompt_batch)
         decoded = backend.decode(embedding, in_input[batch].astype(np.float32))
         scores = decoded.score
-        _require_finite(scores, "prompt_decoder", "score")
+        require_finite(scores, "prompt_decoder", "score")
         index = np.flatnonzero(scores > np.float32(score)) if score > 0 else np.arange(len(scores))
         if not len(index):
             continue
         logits = backend.head(decoded, index.astype(np.int64))
-        _require_finite(logits, "mask_head", "logits")
         yield Survivors(scores[index], in_image[batch][index], logits)
 
 
-def _require_finite(values: NDArray[np.float32], graph: str, tensor: str) -> None:
+def require_finite(values: NDArray[np.float32], graph: str, tensor: str) -> None:
+    """Raise ``VerificationError``, with how many there are, if a value is NaN or infinite."""
     bad = int(values.size - np.count_nonzero(np.isfinite(values)))
     if bad:
         raise VerificationError(

@@ -49,6 +49,18 @@ def test_held_candidates_give_what_a_run_at_those_thresholds_gives(model, image)
         np.testing.assert_array_equal(held.labels(**thresholds), fresh.labels)
 
 
+def test_held_candidates_show_their_masks(model, image):
+    held = model.candidates(image, score=0.2)
+    found = held.found
+    for index in range(len(held)):
+        mask = held.mask(index)
+        assert mask.shape == (256, 256)
+        ys, xs = np.nonzero(mask)
+        assert len(ys) == found.masks.area_px[index]
+        assert (xs.min(), ys.min(), xs.max(), ys.max()) == tuple(found.masks.box[index])
+        assert (found.point_xy[index] < 256).all()
+
+
 @pytest.mark.parametrize("thresholds", [{"score": 0.1}, {"stability": 0.3}], ids=str)
 def test_below_the_floors_is_an_error(model, image, thresholds):
     held = model.candidates(image, score=0.2, stability=0.4)
