@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
+from cellseg1_rt.backends.choose import RUNTIMES
 from cellseg1_rt.bundles import find_bundle
 from cellseg1_rt.contract import read_manifest, verify_files
 from cellseg1_rt.version import __version__
@@ -18,15 +20,26 @@ __all__ = ["describe_bundle", "describe_installation"]
 
 _PARTS = {
     "onnxruntime": ("cpu", "runs bundles on the CPU"),
+    "openvino": ("openvino", "runs bundles on the CPU, in bf16 too"),
     "torch": ("train", "trains, merges and exports"),
     "segment-anything": ("train", "SAM's modules"),
     "onnx": ("train", "writes graphs"),
     "nibabel": ("nifti", "reads NIfTI"),
 }
 
+_CPU_FLAGS = {
+    "bf16": ("avx512_bf16", "amx_bf16", "avx_ne_convert"),
+    "amx": ("amx_tile", "amx_bf16", "amx_int8", "amx_fp16"),
+}
+"""What makes a precision quick on an x86 CPU, by the names of Linux."""
+
 
 def describe_installation() -> dict[str, Any]:
-    """Versions of this package and of every optional part, or the line that installs it."""
+    """Versions of this package, of every runtime and optional part, or the line that installs it.
+
+    Of the CPU it says which instructions for bf16 it has: without any, ``--precision bf16`` is
+    refused.
+    """
     parts = {}
     for package, (extra, purpose) in _PARTS.items():
         try:
@@ -38,6 +51,8 @@ def describe_installation() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu cores": os.cpu_count(),
+        "cpu": _describe_cpu(),
+        "runtimes": {name: _describe_runtime(name) for name in RUNTIMES},
         "parts": parts,
     }
 
@@ -64,4 +79,32 @@ def describe_bundle(name: str) -> dict[str, Any]:
             file: f"{entry.size_bytes} bytes, sha256 {entry.sha256} (checked)"
             for file, entry in manifest.files.items()
         },
+    }
+
+
+def _describe_runtime(name: str) -> str:
+    """A runtime's version and what it computes in, or the line that installs it."""
+    runtime = RUNTIMES[name]
+    able = "; ".join(
+        f"{graphs} bundles in {' or '.join(precisions)}"
+        for graphs, precisions in runtime.computes.items()
+    )
+    try:
+        return f"{version(runtime.package)} ({able})"
+    except PackageNotFoundError:
+        return f"missing ({able}): {runtime.install_line}"
+
+
+def _describe_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """Which of the instructions for bf16 and matrix tiles the first core has."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+    if not flags:
+        return dict.fromkeys(_CPU_FLAGS, "not known here")
+    return {
+        name: ", ".join(flag for flag in wanted if flag in flags) or "no"
+        for name, wanted in _CPU_FLAGS.items()
     }

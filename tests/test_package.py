@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("torch", "onnxruntime", "onnx", "segment_anything", "safetensors", "scipy", "cv2", "numba")
+HEAVY = (
+    "torch", "onnxruntime", "openvino", "onnx", "segment_anything", "safetensors", "scipy", "cv2",
+    "numba",
+)  # fmt: skip
 COMMANDS = ("demo", "segment", "merge", "export", "pretrain", "fetch-sam", "info")
 
 # What an environment without any extra looks like to the import system.
@@ -23,8 +26,8 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 """
 EXTRAS = {
-    "torch", "torchvision", "onnxruntime", "onnx", "onnxscript", "onnx_ir", "segment_anything",
-    "safetensors", "nibabel",
+    "torch", "torchvision", "onnxruntime", "openvino", "onnx", "onnxscript", "onnx_ir",
+    "segment_anything", "safetensors", "nibabel",
 }  # fmt: skip
 
 

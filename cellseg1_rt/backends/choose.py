@@ -1,6 +1,7 @@
-"""Which runtime runs a bundle: the one asked for, or for ``auto`` the best that is present.
+"""Which runtime runs a bundle, and in what precision: decided once, said aloud, never changed.
 
-Imports the standard library only; a runtime's library is imported when its backend is made.
+Imports the standard library only; a runtime's library is imported when its backend is made, or when
+it has to be asked what this machine can do.
 """
 
 from __future__ import annotations
@@ -9,53 +10,167 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cellseg1_rt.contract import PRECISIONS
 from cellseg1_rt.errors import ConfigError, RuntimeUnavailableError
 from cellseg1_rt.extras import is_installed
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from cellseg1_rt.backends.base import Backend
     from cellseg1_rt.contract import Manifest
 
-__all__ = ["RUNTIMES", "Choice", "choose_runtime", "load_backend"]
+__all__ = [
+    "RUNTIMES",
+    "Choice",
+    "Runtime",
+    "choose_runtime",
+    "load_backend",
+    "require_native",
+]
 
-RUNTIMES = ("onnxruntime",)
-"""Names for ``--runtime`` besides ``auto``, the best first."""
+
+@dataclass(frozen=True)
+class Runtime:
+    """A runtime library.
+
+    Attributes
+    ----------
+    package : what must be importable, and ``extra`` what installs it.
+    computes : for each precision of a bundle it runs, the precisions it can compute in.
+    """
+
+    package: str
+    extra: str
+    computes: dict[str, tuple[str, ...]]
+
+    @property
+    def install_line(self) -> str:
+        """The command that installs it."""
+        return f"pip install 'cellseg1-rt[{self.extra}]'"
+
+
+RUNTIMES: dict[str, Runtime] = {
+    # Of two that can, ``auto`` takes the first. By benchmarks/runtimes.py they are within 10 % of
+    # each other in fp32, either way by batch, and ONNX Runtime is what all else is compared with.
+    # It runs fp16 graphs with fp32 inside: its CPU provider has few fp16 kernels.
+    "onnxruntime": Runtime("onnxruntime", "cpu", {"fp32": ("fp32",), "fp16": ("fp16",)}),
+    "openvino": Runtime("openvino", "openvino", {"fp32": ("fp32", "bf16"), "bf16": ("bf16",)}),
+}
+"""Values of ``--runtime`` besides ``auto``, the one that ``auto`` prefers first."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A runtime and why it was chosen, for the user to read."""
+    """A runtime, what it computes in, and why it was chosen, for the user to read."""
 
     runtime: str
+    precision: str
     reason: str
 
 
-def choose_runtime(name: str = "auto") -> Choice:
-    """The runtime to use. ``auto`` decides once; nothing falls back later.
+def choose_runtime(
+    name: str = "auto", *, precision: str = "bundle", bundle_precision: str = "fp32"
+) -> Choice:
+    """The runtime and precision to use. ``auto`` decides once; nothing falls back later.
+
+    Parameters
+    ----------
+    name : ``auto`` or one of ``RUNTIMES``.
+    precision : ``bundle``, or what to compute in instead: ``fp32``, ``fp16`` or ``bf16``.
+    bundle_precision : what the bundle's graphs are typed in.
 
     Raises
     ------
-    ConfigError : on a name that is no runtime.
-    RuntimeUnavailableError : if ``auto`` finds none installed.
+    ConfigError : on a name that is no runtime or no precision, or a precision that the runtime or
+        this CPU cannot compute in. What can is named.
+    RuntimeUnavailableError : if ``auto`` finds none installed that can.
+    MissingExtraError : if the runtime has to be asked what it can do and is not installed.
     """
-    if name in RUNTIMES:
-        return Choice(name, "asked for")
-    if name != "auto":
+    _require_known("--runtime", name, ("auto", *RUNTIMES))
+    _require_known("--precision", precision, ("bundle", *PRECISIONS))
+    wanted = bundle_precision if precision == "bundle" else precision
+    able = [
+        other
+        for other, runtime in RUNTIMES.items()
+        if wanted in runtime.computes.get(bundle_precision, ())
+    ]
+    if not able or name not in ("auto", *able):
+        raise _cannot(name, wanted, bundle_precision, able)
+    chosen, reason = (name, "asked for") if name != "auto" else _automatic(able, wanted)
+    if wanted == "bf16":
+        from cellseg1_rt.backends.openvino import cpu_capabilities
+
+        require_native(wanted, cpu_capabilities())
+    return Choice(chosen, wanted, reason)
+
+
+def require_native(precision: str, capabilities: Collection[str]) -> None:
+    """Raise unless a CPU computes in this precision itself.
+
+    Parameters
+    ----------
+    precision : ``bf16``.
+    capabilities : what the CPU computes natively, by OpenVINO's names (``FP32``, ``BF16``, …).
+
+    Raises
+    ------
+    ConfigError : if it does not.
+    """
+    if precision.upper() not in capabilities:
         raise ConfigError(
-            "no such runtime", where="--runtime", got=name, expected=f"auto, {', '.join(RUNTIMES)}"
+            "this CPU has no instructions for it (as avx512_bf16, amx_bf16): it would be emulated, "
+            "slower than fp32 and less exact",
+            where="--precision",
+            got=precision,
+            expected="fp32",
+            fix="--precision fp32, on a bundle of that precision",
         )
-    if is_installed("onnxruntime"):
-        return Choice("onnxruntime", "on the CPU, the only runtime installed")
-    raise RuntimeUnavailableError(
-        "no runtime is installed",
-        where="--runtime auto",
-        expected="onnxruntime",
-        fix="pip install 'cellseg1-rt[cpu]'",
-    )
 
 
 def load_backend(choice: Choice, bundle: Path, manifest: Manifest, *, threads: int = 0) -> Backend:
     """The bundle's graphs on the chosen runtime."""
+    if choice.runtime == "openvino":
+        from cellseg1_rt.backends.openvino import OpenVinoBackend
+
+        return OpenVinoBackend(bundle, manifest, precision=choice.precision, threads=threads)
     from cellseg1_rt.backends.onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(bundle, manifest, threads=threads)
+
+
+def _automatic(able: list[str], precision: str) -> tuple[str, str]:
+    """Of the runtimes that can, the first one installed, and the reason."""
+    found = [name for name in able if is_installed(RUNTIMES[name].package)]
+    if not found:
+        raise RuntimeUnavailableError(
+            f"no runtime that computes in {precision} is installed",
+            where="--runtime auto",
+            expected=" or ".join(able),
+            fix=RUNTIMES[able[0]].install_line,
+        )
+    if len(able) == 1:
+        return found[0], f"on the CPU, the only runtime for {precision}"
+    if len(found) == 1:
+        return found[0], f"on the CPU, the only runtime installed for {precision}"
+    return found[0], f"on the CPU, no other that is installed is quicker in {precision}"
+
+
+def _require_known(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        what = "no such runtime" if option == "--runtime" else "no such precision"
+        raise ConfigError(what, where=option, got=value, expected=", ".join(known))
+
+
+def _cannot(name: str, wanted: str, bundle_precision: str, able: list[str]) -> ConfigError:
+    """The error for a precision that this runtime, or every runtime, cannot give this bundle."""
+    asked = [name] if able else list(RUNTIMES)
+    possible = {p for other in asked for p in RUNTIMES[other].computes.get(bundle_precision, ())}
+    who = f"the runtime {name!r} does not compute" if able else "no runtime computes"
+    return ConfigError(
+        f"{who} {bundle_precision} graphs in this precision",
+        where="--precision",
+        got=wanted,
+        expected=" or ".join(sorted(possible)) or None,
+        fix=f"--runtime {able[0]}" if able else f"export a bundle with --precision {wanted}",
+    )

@@ -20,7 +20,13 @@ def segment(
     format: Annotated[
         str, typer.Option(help="What to write, comma-separated: tif, png, csv, overlay.")
     ] = "tif,csv",
-    runtime: Annotated[str, typer.Option(help="auto or onnxruntime.")] = "auto",
+    runtime: Annotated[
+        str, typer.Option(help="auto, onnxruntime or openvino. auto says what it takes and why.")
+    ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(help="bundle, or what to compute in instead: fp32, fp16, bf16 (openvino)."),
+    ] = "bundle",
     crops: Annotated[
         int | None, typer.Option(help="Layers of crops: 0 is one embedding, 1 the published five.")
     ] = None,
@@ -76,13 +82,15 @@ def segment(
     loaded = load(
         model,
         runtime=runtime,
+        precision=precision,
         threads=threads,
         prompt_batch=prompt_batch,
         **{name: value for name, value in changed.items() if value is not None},
     )
     is_new = not output.exists()
     require_writable_folder(output)
-    print(f"runtime {loaded.choice.runtime}: {loaded.choice.reason}", file=sys.stderr)
+    choice = loaded.choice
+    print(f"runtime {choice.runtime}, {choice.precision}: {choice.reason}", file=sys.stderr)
     failed = 0
     for outcome in run_tasks(loaded, tasks, resize=None if resize == "none" else int(resize)):
         if outcome.result is None:

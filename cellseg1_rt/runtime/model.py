@@ -35,6 +35,7 @@ def load(
     bundle: str | Path = "tiny",
     *,
     runtime: str = "auto",
+    precision: str = "bundle",
     threads: int = 0,
     prompt_batch: int = PROMPT_BATCH,
     **settings: Any,
@@ -45,6 +46,8 @@ def load(
     ----------
     bundle : the folder of an exported bundle, or ``tiny``, the one that comes with the package.
     runtime : ``auto`` or one of ``cellseg1_rt.backends.choose.RUNTIMES``.
+    precision : ``bundle`` computes in what the bundle is typed in; ``fp32``, ``fp16`` or ``bf16``
+        asks for that one, and is an error where the runtime or the CPU cannot. Results are float32.
     threads : CPU threads; 0 takes all cores.
     prompt_batch : most prompts in one call of the decoder.
     **settings : values that replace the bundle's own, by the names of ``InferenceSettings``.
@@ -52,12 +55,13 @@ def load(
     Raises
     ------
     BundleError : if a file is missing, damaged, of another version, or differs from its hash.
-    ConfigError : on a setting or runtime that does not exist or is out of range.
+    ConfigError : on a setting, runtime or precision that does not exist or is out of range.
+    MissingExtraError, RuntimeUnavailableError : if the runtime is not installed or does not load.
     """
     folder = find_bundle(bundle)
     manifest = read_manifest(folder)
     chosen = InferenceSettings.from_dict({**manifest.settings.to_dict(), **settings})
-    choice = choose_runtime(runtime)
+    choice = choose_runtime(runtime, precision=precision, bundle_precision=manifest.precision)
     verify_files(folder, manifest)
     return Model(folder, manifest, choice, chosen, threads=threads, prompt_batch=prompt_batch)
 
