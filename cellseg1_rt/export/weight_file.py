@@ -3,7 +3,7 @@
 ONNX lets an initializer be a byte range of another file. A safetensors file is a header and raw
 little-endian tensors, so all three graphs refer to the bundle's ``weights.safetensors``, which
 keeps SAM's own key layout and opens anywhere. Weights that rest in fp16 are widened by a Cast in
-the graph, and what the exporter transposed is transposed back; runtimes fold both when they load.
+the graph, and what the exporter rearranged is rearranged there; runtimes fold both when they load.
 May import onnx, onnx-ir and numpy.
 """
 
@@ -39,6 +39,32 @@ class _Entry:
     values: NDArray[Any]
 
 
+@dataclass(frozen=True)
+class _Form:
+    """How a graph's tensor is made of the file's: axes in another order, then another shape."""
+
+    axes: tuple[int, ...] | None = None
+    shape: tuple[int, ...] | None = None
+
+    def of(self, values: NDArray[Any]) -> NDArray[Any]:
+        arranged = values if self.axes is None else values.transpose(self.axes)
+        return arranged if self.shape is None else arranged.reshape(self.shape)
+
+
+def _forms_of(shape: tuple[int, ...]) -> list[_Form]:
+    """Forms in which the exporter leaves a weight: matrices transposed, kernels as products.
+
+    A transposed convolution's kernel [c, k, 2, 2] becomes [2, 2, k, c] or, as the right factor of a
+    product over channels, [c, 4·k].
+    """
+    forms = [_Form()]
+    if len(shape) == 2:
+        forms.append(_Form((1, 0)))
+    if len(shape) == 4:
+        forms += [_Form((2, 3, 1, 0)), _Form((0, 2, 3, 1), (shape[0], -1))]
+    return forms
+
+
 class WeightFile:
     """The tensors of a safetensors file, found again by content."""
 
@@ -48,7 +74,7 @@ class WeightFile:
             (header_bytes,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(header_bytes))
         data = np.memmap(path, np.uint8, "r", offset=8 + header_bytes)
-        self._by_content: dict[tuple[tuple[int, ...], bytes], tuple[_Entry, bool]] = {}
+        self._by_content: dict[tuple[tuple[int, ...], bytes], tuple[_Entry, _Form]] = {}
         for name, tensor in sorted(header.items()):
             if name == "__metadata__" or tensor["dtype"] not in _DTYPES:
                 continue
@@ -58,18 +84,17 @@ class WeightFile:
             values = data[first:last].view(numpy_dtype).reshape(shape)
             entry = _Entry(name, dtype, shape, 8 + header_bytes + first, last - first, values)
             wide = values.astype(np.float32)
-            self._by_content.setdefault(_key(wide), (entry, False))
-            if wide.ndim == 2:
-                self._by_content.setdefault(_key(wide.T), (entry, True))
+            for form in _forms_of(shape):
+                self._by_content.setdefault(_key(form.of(wide)), (entry, form))
 
-    def find(self, values: NDArray[np.float32]) -> tuple[_Entry, bool] | None:
-        """The tensor that holds exactly these values, and whether it holds them transposed."""
+    def find(self, values: NDArray[np.float32]) -> tuple[_Entry, _Form] | None:
+        """The tensor that holds exactly these values, and the form they are in."""
         found = self._by_content.get(_key(values))
         if found is None:
             return None
-        entry, transposed = found
-        held = entry.values.astype(np.float32)
-        return found if np.array_equal(held.T if transposed else held, values) else None
+        entry, form = found
+        held = form.of(entry.values.astype(np.float32))
+        return found if np.array_equal(held, values) else None
 
 
 def refer_to_weights(model: ir.Model, weights: WeightFile) -> None:
@@ -84,18 +109,22 @@ def refer_to_weights(model: ir.Model, weights: WeightFile) -> None:
         found = weights.find(np.ascontiguousarray(tensor.numpy()))
         if found is None:
             continue
-        entry, transposed = found
+        entry, form = found
         if entry.name not in external:
             external[entry.name] = _external_value(entry, weights.path.name)
-        source = external[entry.name]
-        steps = []
+        steps: list[ir.Node] = []
+        result = external[entry.name]
         if entry.dtype != ir.DataType.FLOAT:
-            steps.append(ir.node("Cast", [source], {"to": int(ir.DataType.FLOAT)}))
-        if transposed:
-            previous = steps[-1].outputs[0] if steps else source
-            steps.append(ir.node("Transpose", [previous], {"perm": [1, 0]}))
+            steps.append(ir.node("Cast", [result], {"to": int(ir.DataType.FLOAT)}))
+            result = steps[-1].outputs[0]
+        if form.axes is not None:
+            steps.append(ir.node("Transpose", [result], {"perm": list(form.axes)}))
+            result = steps[-1].outputs[0]
+        if form.shape is not None:
+            target = ir.node("Constant", [], {"value_ints": list(form.shape)})
+            steps += [target, ir.node("Reshape", [result, target.outputs[0]])]
+            result = steps[-1].outputs[0]
         del graph.initializers[name]
-        result = steps[-1].outputs[0] if steps else source
         if steps:
             graph.insert_before(first, steps)
         value.replace_all_uses_with(result)

@@ -111,15 +111,17 @@ def upscale_masks(sam: Sam, keys: Tensor, hyper: Tensor, size: tuple[int, int]) 
     grown = functional.gelu(_product_of(second, functional.gelu(grown)))  # [M, T, 2, 2, 2, 2, 32]
     logits = torch.einsum("mtabcdk,mk->mtabcd", grown, hyper.to(grown.dtype))
     height, width = size
-    placed = logits.unflatten(1, (height, width)).permute(0, 1, 3, 5, 2, 4, 6)
+    placed: Tensor = logits.unflatten(1, (height, width)).permute(0, 1, 3, 5, 2, 4, 6)
     return placed.reshape(-1, 4 * height, 4 * width)
 
 
 def _product_of(convolution: torch.nn.ConvTranspose2d, values: Tensor) -> Tensor:
     """[..., c] to [..., 2, 2, k]: a 2×2 transposed convolution of stride 2 on channels last."""
     weight = convolution.weight.permute(2, 3, 1, 0)  # [2, 2, k, c]
-    grown = functional.linear(values, weight.flatten(0, 2), convolution.bias.repeat(4))
-    return grown.unflatten(-1, weight.shape[:3])
+    bias = convolution.get_parameter("bias").repeat(4)
+    grown: Tensor = functional.linear(values, weight.flatten(0, 2), bias)
+    apart: Tensor = grown.unflatten(-1, weight.shape[:3])
+    return apart
 
 
 def _tokens(sam: Sam, points_xy: Tensor) -> Tensor:
@@ -143,7 +145,8 @@ def _tokens(sam: Sam, points_xy: Tensor) -> Tensor:
 
 def _heads(attention: Attention, values: Tensor) -> Tensor:
     """[..., H·D] to [..., H, D]."""
-    return values.unflatten(-1, (attention.num_heads, -1))
+    apart: Tensor = values.unflatten(-1, (attention.num_heads, -1))
+    return apart
 
 
 def _scaled(attention: Attention, values: Tensor) -> Tensor:
@@ -165,12 +168,13 @@ def _self_attend(attention: Attention, with_position: Tensor, values: Tensor) ->
 
 def _by_head(tokens: Tensor, batch: int) -> Tensor:
     """Rows of all prompts of an image side by side: [P, R, H, D] to [B, H, N·R, D]."""
-    return tokens.unflatten(0, (batch, -1)).flatten(1, 2).transpose(1, 2)
+    together: Tensor = tokens.unflatten(0, (batch, -1)).flatten(1, 2).transpose(1, 2)
+    return together
 
 
 def _by_prompt(weights: Tensor, rows: int) -> Tensor:
     """[B, H, N·R, T] to [P, H·R, T]."""
-    apart = weights.unflatten(2, (-1, rows)).transpose(1, 2)  # [B, N, H, R, T]
+    apart: Tensor = weights.unflatten(2, (-1, rows)).transpose(1, 2)  # [B, N, H, R, T]
     return apart.flatten(0, 1).flatten(1, 2)
 
 
@@ -255,4 +259,5 @@ def _spread(attention: Attention, logits: Tensor, values: Tensor) -> Tensor:
     # Written out: over a dimension that is not the last, ONNX Runtime's softmax transposes twice.
     raised = (apart - apart.amax(dim=2, keepdim=True)).exp()
     weights = (raised / raised.sum(dim=2, keepdim=True)).flatten(1, 2).to(added.dtype)
-    return weights.transpose(1, 2) @ added
+    spread: Tensor = weights.transpose(1, 2) @ added
+    return spread

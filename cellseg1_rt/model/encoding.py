@@ -96,7 +96,7 @@ def _attend(attention: Attention, qkv: Tensor) -> Tensor:
     key = torch.cat([k, onehots.expand(k.shape[0], -1, -1)], dim=2)
     # Plain products: PyTorch's fused CPU kernel is slower than they are in bfloat16 at this width.
     out = (query @ key.transpose(1, 2)).softmax(dim=2).to(v.dtype) @ v
-    merged = out.unflatten(0, (-1, heads)).transpose(1, 2)  # [B, T, heads, c]
+    merged: Tensor = out.unflatten(0, (-1, heads)).transpose(1, 2)  # [B, T, heads, c]
     return merged.reshape(-1, height, width, qkv.shape[3] // 3)
 
 

@@ -6,10 +6,12 @@ import pytest
 import torch
 from drawing import draw_weights
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from cellseg1_rt.backbone import Backbone
 from cellseg1_rt.model.encoding import encode_window, sub_grid
 from cellseg1_rt.model.sam import build_sam
+from cellseg1_rt.recipes import read_recipe
 
 PADDED = Backbone("padded", 48, 3, 3, (1,), 5)
 EXACT = Backbone("exact", 26, 4, 2, (0, 3), 3)
@@ -111,3 +113,12 @@ def test_sub_grid_cuts_each_window_at_its_own_place():
         [[0, 1], [7, 8], [14, 15]],
         [[18, 19], [25, 26], [32, 33]],
     ]
+
+
+def test_the_packaged_encoder_is_one_for_cpus():
+    """At most 15 GFLOP at 512 px, counted without computing anything."""
+    backbone = Backbone.from_dict(read_recipe("export", "tiny")["backbone"])
+    encoder = build_sam(backbone, 512).to("meta").image_encoder
+    with FlopCounterMode(display=False) as counter:
+        encoder(torch.zeros(1, 3, 512, 512, device="meta"))
+    assert counter.get_total_flops() == pytest.approx(13.56e9, rel=1e-3)
