@@ -11,11 +11,9 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
@@ -23,47 +21,23 @@ from torch import Tensor
 from cellseg1_rt.backbone import Backbone
 from cellseg1_rt.errors import WeightsError
 from cellseg1_rt.files import atomic_path
-from cellseg1_rt.model.decoding import Decoded, decode_points, upscale_masks
+from cellseg1_rt.model.decoding import decode_points
 from cellseg1_rt.model.encoding import encode_window
 from cellseg1_rt.model.initialise import initialise
 from cellseg1_rt.model.sam import build_sam
-from cellseg1_rt.train.pretrain_data import (
-    Pair,
-    Sample,
-    TrainingSet,
-    count_of_positives,
-    draw_sample,
-    whole_image_sample,
-)
-from cellseg1_rt.train.pretrain_loss import DenseHead, dense_targets, mask_loss, mask_targets
+from cellseg1_rt.train.pretrain_batch import Batch, collate, masks_of_cells
+from cellseg1_rt.train.pretrain_data import Pair, TrainingSet, draw_sample
+from cellseg1_rt.train.pretrain_loss import DenseHead, mask_loss
 from cellseg1_rt.train.pretrain_recipe import PretrainRecipe
+from cellseg1_rt.train.pretrain_validation import mask_logit_scale, validate
 
 __all__ = ["pretrain"]
 
+_LAST_OF_HYPER = "mask_decoder.output_hypernetworks_mlps.0.layers.2."
+"""The layer whose outputs mask logits are linear in."""
+
 REPORT_EVERY = 50
 """Steps whose mean losses make a line of the log."""
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """B windows of W px with N points each, the first P of them in cells, as tensors.
-
-    Attributes
-    ----------
-    pixels : float32 [B, 3, W, W], normalised, then padded with zeros, as at inference.
-    origins : int64 [B, 2], (top, left) in tokens.
-    points_xy : float32 [B, N, 2].
-    in_cell : float32 [B, N], 1 or 0.
-    masks : float32 [B, P, W/4, W/4], shares of the cells under the first P points.
-    dense : float32 [B, 4, W/4, W/4].
-    """
-
-    pixels: Tensor
-    origins: Tensor
-    points_xy: Tensor
-    in_cell: Tensor
-    masks: Tensor
-    dense: Tensor
 
 
 class _Run:
@@ -89,6 +63,12 @@ class _Run:
             betas=(options.beta1, options.beta2),
             foreach=True,
         )
+
+    def averaged_sam(self) -> Sam:
+        """The model as it would be kept now."""
+        sam = build_sam(self.backbone, self.recipe.image_size)
+        sam.load_state_dict(self.average)
+        return sam
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be resumed."""
@@ -155,7 +135,7 @@ def pretrain(
     *,
     report: Callable[[dict[str, float]], None] = lambda _: None,
 ) -> dict[str, Tensor]:
-    """Train to the recipe's end and return the averaged weights.
+    """Train to the recipe's end and return the averaged weights, with calibrated mask logits.
 
     Continues from ``work/checkpoint.pt`` if it is there; on the CPU the continuation is bit-equal
     to an uninterrupted run. ``work/log.jsonl`` gets one line per report; what it holds of steps
@@ -170,7 +150,7 @@ def pretrain(
 
     Returns
     -------
-    A state dict in SAM's own key layout, float32.
+    A state dict in SAM's own key layout, float32. Its mask logits are scaled to the held-out pairs.
     """
     run = _Run(recipe, backbone)
     checkpoint = work / "checkpoint.pt"
@@ -193,7 +173,7 @@ def pretrain(
                 figures = {name: value / REPORT_EVERY for name, value in run.sums.items()}
                 run.sums = {}
             if run.step % recipe.validate_every == 0 or run.step == recipe.total_steps:
-                figures |= _validate(run, validation)
+                figures |= validate(run.averaged_sam(), validation)
             if figures:
                 seconds = seconds_before + time.perf_counter() - started
                 figures = {"step": run.step, **figures, "seconds": round(seconds, 1)}
@@ -202,7 +182,12 @@ def pretrain(
                 report(figures)
             if run.step % recipe.checkpoint_every == 0 or run.step == recipe.total_steps:
                 run.save(checkpoint)
-    return run.average
+    scale = mask_logit_scale(run.averaged_sam(), validation)
+    report({"step": run.step, "mask_logit_scale": scale})
+    return {
+        name: value * scale if name.startswith(_LAST_OF_HYPER) else value
+        for name, value in run.average.items()
+    }
 
 
 def _keep_log_until(path: Path, step: int) -> float:
@@ -215,9 +200,9 @@ def _keep_log_until(path: Path, step: int) -> float:
     return float(kept[-1]["seconds"]) if kept else 0.0
 
 
-def _batch_at(recipe: PretrainRecipe, real: TrainingSet, step: int) -> _Batch:
+def _batch_at(recipe: PretrainRecipe, real: TrainingSet, step: int) -> Batch:
     stage = recipe.stage_at(step)
-    return _collate(
+    return collate(
         [
             draw_sample(
                 real,
@@ -232,30 +217,7 @@ def _batch_at(recipe: PretrainRecipe, real: TrainingSet, step: int) -> _Batch:
     )
 
 
-PIXEL_MEAN = np.array([123.675, 116.28, 103.53], np.float32)
-PIXEL_STD = np.array([58.395, 57.12, 57.375], np.float32)
-
-
-def _collate(samples: list[Sample]) -> _Batch:
-    pixels = []
-    for sample in samples:
-        normalised = (sample.image - PIXEL_MEAN) / PIXEL_STD
-        normalised[sample.size[0] :], normalised[:, sample.size[1] :] = 0, 0
-        pixels.append(normalised.transpose(2, 0, 1))
-    cells = np.stack([sample.cell for sample in samples])
-    positives = count_of_positives(cells.shape[1])
-    masks = [mask_targets(sample.labels, sample.cell[:positives]) for sample in samples]
-    return _Batch(
-        pixels=torch.from_numpy(np.stack(pixels)),
-        origins=torch.tensor([sample.origin for sample in samples]),
-        points_xy=torch.from_numpy(np.stack([sample.points_xy for sample in samples])),
-        in_cell=torch.from_numpy((cells > 0).astype(np.float32)),
-        masks=torch.from_numpy(np.stack(masks)),
-        dense=torch.from_numpy(np.stack([dense_targets(sample.labels) for sample in samples])),
-    )
-
-
-def _optimise(run: _Run, batch: _Batch) -> dict[str, float]:
+def _optimise(run: _Run, batch: Batch) -> dict[str, float]:
     recipe = run.recipe
     run.sam.train()
     for group in run.optimizer.param_groups:
@@ -282,49 +244,15 @@ def _optimise(run: _Run, batch: _Batch) -> dict[str, float]:
     return {name: float(value.detach()) for name, value in terms.items()}
 
 
-def _losses(run: _Run, batch: _Batch) -> dict[str, Tensor]:
+def _losses(run: _Run, batch: Batch) -> dict[str, Tensor]:
     """Mean losses of a batch: ``mask`` over the first P points, ``score``, ``dense``."""
     with torch.autocast("cpu", torch.bfloat16):
         embedding = encode_window(run.sam.image_encoder, batch.pixels, batch.origins)
         decoded = decode_points(run.sam, embedding.bfloat16(), batch.points_xy, batch.origins)
-        logits = _masks(run.sam, decoded, batch)
+        logits = masks_of_cells(run.sam, decoded, batch)
         dense = run.head.loss(embedding, batch.dense)
     return {
         "mask": mask_loss(logits, batch.masks.flatten(0, 1), run.recipe.loss).mean(),
         "score": ((decoded.score.float() - batch.in_cell.flatten()) ** 2).mean(),
         "dense": dense,
-    }
-
-
-def _masks(sam: Sam, decoded: Decoded, batch: _Batch) -> Tensor:
-    """Logits [B·P, W/4, W/4] of the first P points of every window."""
-    images, positives, side = batch.masks.shape[:3]
-    keys, hyper = (
-        values.unflatten(0, (images, -1))[:, :positives].flatten(0, 1)
-        for values in (decoded.keys, decoded.hyper)
-    )
-    return upscale_masks(sam, keys, hyper, (side // 4, side // 4))
-
-
-@torch.no_grad()
-def _validate(run: _Run, pairs: list[Pair]) -> dict[str, float]:
-    """The averaged weights on whole held-out images: mean IoU of masks, share of right scores."""
-    if not pairs:
-        return {}
-    sam = build_sam(run.backbone, run.recipe.image_size)
-    sam.load_state_dict(run.average)
-    overlaps, right = [], []
-    for pair in pairs:
-        batch = _collate([whole_image_sample(pair, run.recipe.image_size, points=32)])
-        with torch.autocast("cpu", torch.bfloat16):
-            embedding = encode_window(sam.image_encoder, batch.pixels, batch.origins)
-            decoded = decode_points(sam, embedding.bfloat16(), batch.points_xy)
-            found = _masks(sam, decoded, batch) > 0
-        truth = batch.masks[0] > 0.5
-        both = (found & truth).sum(dim=(1, 2))
-        overlaps.append(both / (found | truth).sum(dim=(1, 2)).clamp(min=1))
-        right.append((decoded.score.float() > 0.8) == (batch.in_cell[0] > 0.5))
-    return {
-        "validation_iou": float(torch.cat(overlaps).mean()),
-        "validation_score_accuracy": float(torch.cat(right).float().mean()),
     }

@@ -175,14 +175,26 @@ def test_steps_that_are_made_again_are_logged_once(work: Path):
     assert seconds == sorted(seconds)
 
 
-def test_result_is_the_average(whole: tuple[dict[str, Tensor], Path]):
-    weights, folder = whole
-    shapes = {name: values.shape for name, values in build_sam(SMALL, 64).state_dict().items()}
-    assert {name: values.shape for name, values in weights.items()} == shapes
+def test_result_is_the_average_with_calibrated_masks(work: Path):
+    reported: list[dict[str, float]] = []
+    weights = run(RECIPE, work, report=reported.append)
+    assert reported[-1].keys() == {"step", "mask_logit_scale"}
+    scale = reported[-1]["mask_logit_scale"]
+    assert abs(scale - 1) > 0.01
     assert all(values.dtype == torch.float32 for values in weights.values())
-    checkpoint = read_checkpoint(folder)
-    require_equal(weights, checkpoint["average"])
+    checkpoint = read_checkpoint(work)
+    assert checkpoint["sam"].keys() == weights.keys() == checkpoint["average"].keys()
+    scaled = "mask_decoder.output_hypernetworks_mlps.0.layers.2"
+    for name, values in checkpoint["average"].items():
+        factor = scale if name.rpartition(".")[0] == scaled else 1.0
+        assert torch.equal(weights[name], values * factor), name
     assert any(not torch.equal(weights[name], checkpoint["sam"][name]) for name in weights)
+
+
+def test_masks_are_not_scaled_without_held_out_pairs(work: Path):
+    recipe = replace(RECIPE, stages=(Stage(48, 1, 1, 5, 1.0),))
+    weights = pretrain(recipe, SMALL, [pair(2)], [], work)
+    require_equal(weights, dict(read_checkpoint(work)["average"]))
 
 
 def test_a_finished_run_is_not_trained_further(whole: tuple[dict[str, Tensor], Path], work: Path):
@@ -220,15 +232,18 @@ def test_when_it_validates(work: Path, validate_every: int, validation: list, ex
     recipe = replace(RECIPE, validate_every=validate_every)
     reported: list[dict[str, float]] = []
     pretrain(recipe, SMALL, [pair(2)], validation, work, report=reported.append)
-    assert [figures["step"] for figures in reported] == expected
-    assert all("validation_iou" in figures for figures in reported)
-    assert read_log(work) == reported
+    *figures_of_steps, calibration = reported
+    assert [figures["step"] for figures in figures_of_steps] == expected
+    assert all("validation_iou" in figures for figures in figures_of_steps)
+    assert read_log(work) == figures_of_steps
+    assert (calibration["mask_logit_scale"] != 1) == bool(validation)
 
 
 def test_one_step_of_the_average(work: Path):
     """After step 0 nine tenths of the new weights count, whatever ``average_decay`` is."""
     recipe = replace(RECIPE, average_decay=0.998, stages=(Stage(48, 1, 1, 5, 1.0),))
-    average = run(recipe, work)
+    run(recipe, work)
+    average = read_checkpoint(work)["average"]
     torch.manual_seed(recipe.seed)
     start = initialise(build_sam(SMALL, 64)).state_dict()
     trained = read_checkpoint(work)["sam"]
@@ -246,10 +261,10 @@ def test_a_larger_window_draws_nothing_anew(work: Path):
         optimizer=replace(OPTIMIZER, learning_rate=0.0),
         stages=(Stage(48, 1, 1, 5, 1.0), Stage(64, 1, 1, 5, 1.0)),
     )
-    average = run(recipe, work)
+    run(recipe, work)
     torch.manual_seed(recipe.seed)
     start = initialise(build_sam(SMALL, 64)).state_dict()
-    torch.testing.assert_close(average, dict(start))
+    torch.testing.assert_close(dict(read_checkpoint(work)["average"]), dict(start))
     torch.testing.assert_close(dict(read_checkpoint(work)["sam"]), dict(start))
 
 
