@@ -18,7 +18,15 @@ TARGETS = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0)]
 KERNELS = ["find_extents", "evaluate_masks", "gather_words", "find_conflicts", "settle"]
 
 
-@pytest.mark.parametrize("tests", ["candidates", "nms", "labels or overflow"])
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "candidates and not labels",
+        "nms",
+        "overflow",
+        pytest.param("labels", marks=pytest.mark.slow),  # minutes: every pixel is a Python call
+    ],
+)
 def test_twins_equal_the_cpu_in_the_simulator(tests: str):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", str(SIMULATED), "-q", "-k", tests],
