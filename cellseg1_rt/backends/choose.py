@@ -51,9 +51,10 @@ class Runtime:
 
 
 RUNTIMES: dict[str, Runtime] = {
-    # Of two that can, ``auto`` takes the first. By benchmarks/runtimes.py they are within 10 % of
-    # each other in fp32, either way by batch, and ONNX Runtime is what all else is compared with.
-    # It runs fp16 graphs with fp32 inside: its CPU provider has few fp16 kernels.
+    # Of two that can, ``auto`` takes the first: ONNX Runtime in fp32, since all else is compared
+    # with it, though OpenVINO is quicker (benchmarks/runtimes.py on Zen 4, 32 prompts: decoding
+    # 1.2 times, the mask head 1.8 times). It runs fp16 graphs with fp32 inside: its CPU provider
+    # has few fp16 kernels.
     "onnxruntime": Runtime("onnxruntime", "cpu", {"fp32": ("fp32",), "fp16": ("fp16",)}),
     "openvino": Runtime("openvino", "openvino", {"fp32": ("fp32", "bf16"), "bf16": ("bf16",)}),
 }
@@ -153,7 +154,7 @@ def _automatic(able: list[str], precision: str) -> tuple[str, str]:
         return found[0], f"on the CPU, the only runtime for {precision}"
     if len(found) == 1:
         return found[0], f"on the CPU, the only runtime installed for {precision}"
-    return found[0], f"on the CPU, no other that is installed is quicker in {precision}"
+    return found[0], f"on the CPU, the reference in {precision}"
 
 
 def _require_known(option: str, value: str, known: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ BOTH = ("onnxruntime", "openvino")
 
 AUTOMATIC = {
     # installed, precision of the bundle: runtime, part of the reason
-    "both, fp32": (BOTH, "fp32", "onnxruntime", "no other that is installed is quicker in fp32"),
+    "both, fp32": (BOTH, "fp32", "onnxruntime", "the reference in fp32"),
     "onnxruntime, fp32": (("onnxruntime",), "fp32", "onnxruntime", "only runtime installed"),
     "openvino, fp32": (("openvino",), "fp32", "openvino", "only runtime installed"),
     "both, fp16": (BOTH, "fp16", "onnxruntime", "the only runtime for fp16"),
