@@ -16,7 +16,7 @@ def pretrain(
         Path, typer.Option(help="Folder with images/ and labels/, paired by file name.")
     ],
     recipe: Annotated[
-        str, typer.Option(help="Pretraining recipe: tiny, or a .toml file.")
+        str, typer.Option(help="Pretraining recipe: tiny, tiny_again, or a .toml file.")
     ] = "tiny",
     work: Annotated[
         Path | None,
@@ -25,8 +25,12 @@ def pretrain(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in the work folder.")
     ] = False,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(help="Begin with these weights or this bundle (tiny), not with random ones."),
+    ] = None,
 ) -> None:
-    """Train a small SAM from scratch: the embedded default, and a fast backbone for CPUs."""
+    """Train a small SAM of your own: the embedded default, and a fast backbone for CPUs."""
     from cellseg1_rt.extras import require
 
     for package in ("torch", "segment_anything"):
@@ -44,6 +48,7 @@ def pretrain(
         output,
         work or output.with_suffix(".work"),
         resume=resume,
+        start_from=start_from,
         report=show,
     )
     print(f"{output}: trained")

@@ -7,9 +7,10 @@ step; early stages show it windows of its input, which are cheap and mean the sa
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from cellseg1_rt.model.initialise import initialise
 from cellseg1_rt.model.sam import build_sam
 from cellseg1_rt.train.pretrain_batch import Batch, collate, masks_of_cells
 from cellseg1_rt.train.pretrain_data import Pair, TrainingSet, draw_sample
-from cellseg1_rt.train.pretrain_loss import DenseHead, mask_loss
+from cellseg1_rt.train.pretrain_loss import DenseHead, mask_loss, score_targets
 from cellseg1_rt.train.pretrain_recipe import PretrainRecipe
 from cellseg1_rt.train.pretrain_validation import mask_logit_scale, validate
 
@@ -43,10 +44,16 @@ REPORT_EVERY = 50
 class _Run:
     """Everything that a checkpoint must hold: model, optimiser, average, step, running sums."""
 
-    def __init__(self, recipe: PretrainRecipe, backbone: Backbone) -> None:
+    def __init__(
+        self, recipe: PretrainRecipe, backbone: Backbone, start: Mapping[str, Tensor] | None
+    ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.backbone, self.step = recipe, backbone, 0
         self.sam = initialise(build_sam(backbone, recipe.image_size))
+        self.start = "random"
+        if start is not None:
+            self.sam.load_state_dict(start)
+            self.start = _digest(self.sam.state_dict())
         self.head = DenseHead()
         self.average = {k: v.clone() for k, v in self.sam.state_dict().items()}
         self.sums: dict[str, float] = {}
@@ -72,7 +79,11 @@ class _Run:
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be resumed."""
-        return {"recipe": self.recipe.to_dict(), "backbone": self.backbone.to_dict()}
+        return {
+            "recipe": self.recipe.to_dict(),
+            "backbone": self.backbone.to_dict(),
+            "weights": {"start": self.start},
+        }
 
     def save(self, path: Path) -> None:
         state = {
@@ -133,6 +144,7 @@ def pretrain(
     validation: list[Pair],
     work: Path,
     *,
+    start: Mapping[str, Tensor] | None = None,
     report: Callable[[dict[str, float]], None] = lambda _: None,
 ) -> dict[str, Tensor]:
     """Train to the recipe's end and return the averaged weights, with calibrated mask logits.
@@ -146,13 +158,14 @@ def pretrain(
     recipe, backbone : what to train.
     training, validation : real pairs; scenes are drawn besides.
     work : folder for checkpoint and log.
+    start : a SAM's weights to begin with, in SAM's own key layout; None begins with random ones.
     report : called with the figures of every 50 steps and every validation.
 
     Returns
     -------
     A state dict in SAM's own key layout, float32. Its mask logits are scaled to the held-out pairs.
     """
-    run = _Run(recipe, backbone)
+    run = _Run(recipe, backbone, start)
     checkpoint = work / "checkpoint.pt"
     if checkpoint.exists():
         run.load(checkpoint)
@@ -188,6 +201,14 @@ def pretrain(
         name: value * scale if name.startswith(_LAST_OF_HYPER) else value
         for name, value in run.average.items()
     }
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a model's tensors, in their order."""
+    digest = hashlib.sha256()
+    for value in state.values():
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _keep_log_until(path: Path, step: int) -> float:
@@ -251,8 +272,11 @@ def _losses(run: _Run, batch: Batch) -> dict[str, Tensor]:
         decoded = decode_points(run.sam, embedding.bfloat16(), batch.points_xy, batch.origins)
         logits = masks_of_cells(run.sam, decoded, batch)
         dense = run.head.loss(embedding, batch.dense)
+    masks = batch.masks.flatten(0, 1)
+    others = (batch.dense[:, :1] - batch.masks).clamp(min=0).flatten(0, 1)
+    wanted = score_targets(batch.in_cell, logits, masks, run.recipe.loss.quality)
     return {
-        "mask": mask_loss(logits, batch.masks.flatten(0, 1), run.recipe.loss).mean(),
-        "score": ((decoded.score.float() - batch.in_cell.flatten()) ** 2).mean(),
+        "mask": mask_loss(logits, masks, others, run.recipe.loss).mean(),
+        "score": ((decoded.score.float() - wanted.flatten()) ** 2).mean(),
         "dense": dense,
     }

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from cellseg1_rt.contract import PIXEL_MEAN, PIXEL_STD
 from cellseg1_rt.model.decoding import Decoded, upscale_masks
-from cellseg1_rt.train.pretrain_data import Sample, count_of_positives
+from cellseg1_rt.train.pretrain_data import Sample
 from cellseg1_rt.train.pretrain_loss import dense_targets, mask_targets
+from cellseg1_rt.train.pretrain_points import count_of_positives
 
 __all__ = ["Batch", "collate", "masks_of_cells"]
 

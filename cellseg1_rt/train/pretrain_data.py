@@ -20,13 +20,13 @@ from cellseg1_rt.backbone import PATCH_SIZE
 from cellseg1_rt.errors import InputError
 from cellseg1_rt.formats import read_image, read_labels
 from cellseg1_rt.runtime.normalise import rgb_from_pixels
+from cellseg1_rt.train.pretrain_points import draw_points
 from cellseg1_rt.train.scenes import draw_scene, repaint
 
 __all__ = [
     "Pair",
     "Sample",
     "TrainingSet",
-    "count_of_positives",
     "draw_sample",
     "read_pairs",
     "split_pairs",
@@ -36,9 +36,10 @@ __all__ = [
 SMALLEST_CELL_PX = 16
 """Cells cut or scaled below this area are taken out of the labels: no outline is left to learn."""
 
-POSITIVE_SHARE = 0.65
-NEAR_PX = 12
-"""Half of the background points lie this near to a cell: a grid finds those the hardest."""
+SHRUNK_SHARE = 0.2
+SHRUNK_DIAMETERS_PX = (7.0, 14.0)
+"""This share of real crops is shrunk until its median cell has one of these diameters: cells as
+small as in crowded pictures, of which there are few."""
 
 REPAINTED_SHARE = 0.15
 """Real labels under a synthetic appearance: real shapes and crowding in every kind of picture."""
@@ -147,11 +148,6 @@ def split_pairs(
     return ordered[held_out:], ordered[:held_out]
 
 
-def count_of_positives(points: int) -> int:
-    """How many of a sample's points lie in cells, at least; they come first."""
-    return max(1, round(points * POSITIVE_SHARE))
-
-
 def draw_sample(
     training: TrainingSet,
     key: tuple[int, ...],
@@ -187,7 +183,7 @@ def draw_sample(
             break
     padded = np.zeros_like(image)
     padded[: size[0], : size[1]] = image[: size[0], : size[1]]
-    points_xy, cell = _draw_points(rng, labels, size, points)
+    points_xy, cell = draw_points(rng, padded, labels, size, points)
     top, left = rng.integers(0, (image_size - window_px) // PATCH_SIZE + 1, 2).tolist()
     return Sample(padded, size, labels, points_xy, cell, (top, left))
 
@@ -205,7 +201,7 @@ def whole_image_sample(pair: Pair, image_size: int, points: int) -> Sample:
     )
     labels = _without_small(labels)
     rng = np.random.default_rng(int(pair.digest[:8], 16))
-    points_xy, cell = _draw_points(rng, labels, size, points)
+    points_xy, cell = draw_points(rng, image, labels, size, points)
     return Sample(image, size, labels, points_xy, cell, (0, 0))
 
 
@@ -214,10 +210,14 @@ def _real_crop(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], tuple[int, int]]:
     """A rotated, flipped, scaled crop, by one affine map. Returns image, labels and valid size."""
     height, width = pair.labels.shape
-    # Centred a little above the default's scale: one of four crops shows cells 1.5 to 1.9 times
-    # as large as the whole image does.
-    zoom = float(np.exp(np.clip(rng.normal(0.1, 0.35), -0.7, 0.9)))
-    scale = image_size / max(height, width) * zoom
+    scale = image_size / max(height, width)
+    if rng.random() < SHRUNK_SHARE:
+        wanted = float(np.exp(rng.uniform(*np.log(SHRUNK_DIAMETERS_PX))))
+        scale = min(scale, wanted / _median_diameter(pair.labels))
+    else:
+        # Centred a little above the default's scale: one of four crops shows cells 1.5 to 1.9
+        # times as large as the whole image does.
+        scale *= float(np.exp(np.clip(rng.normal(0.1, 0.35), -0.7, 0.9)))
     turned = rng.random() < 0.25
     angle = rng.uniform(0, 2 * np.pi) if turned else np.pi / 2 * rng.integers(4)
     stretch = float(np.exp(rng.normal(0, 0.08)))
@@ -233,12 +233,22 @@ def _real_crop(
     size = tuple(int(min(window_px, side)) for side in extent[::-1])
     matrix = np.column_stack([linear, -shift])
     target = (window_px, window_px)
-    image = np.asarray(cv2.warpAffine(pair.image, matrix, target, flags=cv2.INTER_LINEAR), np.uint8)
+    pixels: NDArray[Any] = pair.image
+    if scale < 0.7:  # what is shrunk at inference is shrunk without aliasing
+        pixels = cv2.GaussianBlur(pixels, (0, 0), 0.4 / scale)
+    image = np.asarray(cv2.warpAffine(pixels, matrix, target, flags=cv2.INTER_LINEAR), np.uint8)
     labels = cv2.warpAffine(
         pair.labels.astype(np.float32), matrix, target, flags=cv2.INTER_NEAREST
     ).astype(np.int32)
     labels[size[0] :], labels[:, size[1] :] = 0, 0
     return image, labels, (size[0], size[1])
+
+
+def _median_diameter(labels: NDArray[np.int32]) -> float:
+    """Of the cells, in px: that of a disc of a cell's area. At least 1."""
+    areas = np.bincount(labels.ravel())[1:]
+    present = areas[areas > 0]
+    return max(1.0, float(np.sqrt(np.median(present) * 4 / np.pi))) if len(present) else 1.0
 
 
 def _recoloured(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -263,33 +273,3 @@ def _without_small(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     keep = areas >= SMALLEST_CELL_PX
     keep[0] = False
     return np.where(keep[labels], labels, 0).astype(np.int32)
-
-
-def _draw_points(
-    rng: np.random.Generator, labels: NDArray[np.int32], size: tuple[int, int], count: int
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Points in cells first (a cell each, anywhere in it), then background, half of it near cells.
-
-    Where a picture has no background left, all points lie in cells.
-    """
-    background = labels == 0
-    distance = cv2.distanceTransform(background.astype(np.uint8), cv2.DIST_L2, 3)
-    background[size[0] :], background[:, size[1] :] = False, False
-    background &= distance > 1
-    anywhere = np.flatnonzero(background)
-    near = np.flatnonzero(background & (distance <= NEAR_PX))
-    positives = count_of_positives(count) if len(anywhere) else count
-
-    present = np.unique(labels)[1:]
-    order = np.argsort(labels, axis=None, kind="stable")
-    values = labels.ravel()[order]
-    chosen = rng.choice(present, positives, replace=len(present) < positives)
-    first, last = np.searchsorted(values, chosen), np.searchsorted(values, chosen, side="right")
-    pixels = order[(first + rng.random(positives) * (last - first)).astype(int)]
-    for pool, share in ((near, 0.5), (anywhere, 1.0)):
-        wanted = round((count - len(pixels)) * share)
-        if len(pool) and wanted:
-            pixels = np.concatenate([pixels, rng.choice(pool, wanted)])
-    y, x = np.unravel_index(pixels, labels.shape)
-    points = np.stack([x, y], axis=1).astype(np.float32)
-    return points, labels.ravel()[pixels].astype(np.int32)

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from cellseg1_rt.backbone import Backbone
-from cellseg1_rt.bundles import SAMPLES
+from cellseg1_rt.bundles import SAMPLES, find_bundle
 from cellseg1_rt.errors import ConfigError, InputError
-from cellseg1_rt.files import require_writable_folder
-from cellseg1_rt.model.weights import write_safetensors
+from cellseg1_rt.files import require_writable_folder, sha256_of_file
+from cellseg1_rt.model.weights import read_sam_state, write_safetensors
 from cellseg1_rt.recipes import read_recipe
 from cellseg1_rt.train.pretrain import pretrain
 from cellseg1_rt.train.pretrain_data import read_pairs, split_pairs
@@ -28,6 +28,7 @@ def pretrain_files(
     work: Path,
     *,
     resume: bool = False,
+    start_from: Path | None = None,
     report: Callable[[dict[str, float]], None] = lambda _: None,
 ) -> None:
     """Train on ``data`` and write the averaged weights in SAM's key layout.
@@ -41,12 +42,14 @@ def pretrain_files(
     output : safetensors file, float32.
     work : folder for ``checkpoint.pt`` and ``log.jsonl``.
     resume : go on from the checkpoint; without it, one that is there is an error.
+    start_from : weights file, or bundle, of this backbone to begin with instead of random weights.
     report : see ``pretrain``.
 
     Raises
     ------
     InputError : if no pairs are left to train on.
     ConfigError : if there is a checkpoint already, or a folder cannot be written.
+    WeightsError : if ``start_from`` is missing, damaged or of another backbone.
     """
     require_writable_folder(output.resolve().parent)
     require_writable_folder(work)
@@ -65,7 +68,13 @@ def pretrain_files(
             where=data,
             expected=f"more than the {recipe.held_out_images} that are held out",
         )
-    weights = pretrain(recipe, backbone, training, validation, work, report=report)
+    start, started_from = None, "random weights"
+    if start_from is not None:
+        found = find_bundle(start_from)
+        file = found / "weights.safetensors" if found.is_dir() else found
+        start = read_sam_state(file, backbone, recipe.image_size)
+        started_from = f"sha256 {sha256_of_file(file)}"
+    weights = pretrain(recipe, backbone, training, validation, work, start=start, report=report)
     write_safetensors(
         output,
         weights,
@@ -75,6 +84,7 @@ def pretrain_files(
             "trained_with": f"cellseg1-rt {__version__} pretrain",
             "steps": str(recipe.total_steps),
             "seed": str(recipe.seed),
+            "started_from": started_from,
             "training_images": str(len(training)),
         },
         dtype=torch.float32,

@@ -11,10 +11,12 @@ from torch.nn import functional
 
 from cellseg1_rt.train.pretrain_recipe import LossWeights
 
-__all__ = ["DenseHead", "dense_targets", "mask_loss", "mask_targets"]
+__all__ = ["DenseHead", "dense_targets", "mask_loss", "mask_targets", "score_targets"]
 
 _DENSE_CHANNELS = 4  # cell or not, border or not, and the (x, y) way to the cell's centre
 _CELLS_PER_TOKEN = 4  # a token of 16 px predicts 4×4 positions
+_SMOOTH = 0.2
+"""In squares of 4×4 px. The usual 1 would forgive half of a cell of 6 px."""
 
 
 class DenseHead(torch.nn.Module):
@@ -72,11 +74,13 @@ def mask_targets(labels: NDArray[np.int32], cells: NDArray[np.int32]) -> NDArray
     return np.stack(masks) if masks else np.zeros((0, side, side), np.float32)
 
 
-def mask_loss(logits: Tensor, target: Tensor, weights: LossWeights) -> Tensor:
+def mask_loss(logits: Tensor, target: Tensor, others: Tensor, weights: LossWeights) -> Tensor:
     """Focal and dice loss [M] of logits [M, h, w] against shares 0..1.
 
     The focal term is the quality focal loss |t - p|^γ · BCE (Li et al. 2020, eq. 3), which is the
-    usual focal loss where the target is 0 or 1.
+    usual focal loss where the target is 0 or 1. In the dice term, what lies on other cells,
+    ``others`` [M, h, w], counts ``1 + weights.neighbours`` times as a false positive: NMS drops a
+    cell that its neighbour's mask covers by a twentieth.
     """
     logits = logits.float()
     probability = logits.sigmoid()
@@ -84,5 +88,27 @@ def mask_loss(logits: Tensor, target: Tensor, weights: LossWeights) -> Tensor:
     focal = ((target - probability).abs() ** weights.focal_gamma * entropy).mean(dim=(1, 2))
     overlap = (probability * target).sum(dim=(1, 2))
     total = probability.sum(dim=(1, 2)) + target.sum(dim=(1, 2))
-    dice = 1 - (2 * overlap + 1) / (total + 1)
+    total = total + weights.neighbours * (probability * others).sum(dim=(1, 2))
+    dice = 1 - (2 * overlap + _SMOOTH) / (total + _SMOOTH)
     return weights.focal * focal + weights.dice * dice
+
+
+@torch.no_grad()
+def score_targets(in_cell: Tensor, logits: Tensor, target: Tensor, quality: float) -> Tensor:
+    """What the score should be: 0 in background, in a cell 1 less ``quality`` × (1 - IoU).
+
+    NMS keeps the best score of all points in a cell, so the best mask should have it.
+
+    Parameters
+    ----------
+    in_cell : float32 [B, N], 1 or 0; the first P points of every window are 1.
+    logits, target : mask logits and true shares of these points, [B·P, h, w].
+    quality : share of the score that tells good masks from bad ones, 0..1.
+    """
+    found, truth = logits > 0, target > 0.5
+    both = (found & truth).sum(dim=(1, 2))
+    overlap = both / (found | truth).sum(dim=(1, 2)).clamp(min=1)
+    score = in_cell.clone()
+    positives = len(overlap) // len(in_cell)
+    score[:, :positives] -= quality * (1 - overlap.unflatten(0, (len(in_cell), -1)))
+    return score

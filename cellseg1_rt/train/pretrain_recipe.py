@@ -41,17 +41,28 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the loss terms; ``focal_gamma`` is the focal loss's exponent."""
+    """Weights of the loss terms.
+
+    Attributes
+    ----------
+    focal, dice, score, dense : factors on the terms.
+    focal_gamma : the focal loss's exponent.
+    neighbours : extra weight, within dice, of a mask's parts on other cells.
+    quality : share of a cell's score that tells good masks from bad ones, 0..1.
+    """
 
     focal: float
     focal_gamma: float
     dice: float
+    neighbours: float
+    quality: float
     score: float
     dense: float
 
     def __post_init__(self) -> None:
         for field in fields(self):
             _require(self, field.name, getattr(self, field.name) >= 0, "a number from 0 on")
+        _require(self, "quality", self.quality <= 1, "a share in [0, 1]")
 
 
 @dataclass(frozen=True)

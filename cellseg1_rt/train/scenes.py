@@ -1,6 +1,6 @@
 """Synthetic microscope scenes with exact labels: shapes, arrangement, and how they look.
 
-Cells are ellipses, rods, blobs and irregular outlines of 8 to 150 px that touch, overlap and
+Cells are ellipses, rods, blobs and irregular outlines of 7 to 150 px that touch, overlap and
 divide; the picture is fluorescence, stain, phase contrast or outlined brightfield, with texture,
 uneven light, blur and noise. Pure functions of a random generator; numpy and OpenCV only.
 """
@@ -52,12 +52,12 @@ def repaint(
 
 def _scatter_cells(rng: np.random.Generator, size: int) -> NDArray[np.int32]:
     labels = np.zeros((size, size), np.int32)
-    diameter = float(np.exp(rng.uniform(np.log(8), np.log(min(150, 0.35 * size)))))
+    diameter = float(np.exp(rng.uniform(np.log(7), np.log(min(150, 0.35 * size)))))
     spread = rng.uniform(0.05, 0.35)
     elongation = rng.uniform(1.0, 2.2) if rng.random() < 0.8 else rng.uniform(2.0, 5.0)
     irregularity = rng.choice([0.0, 0.05, 0.12, 0.25])
-    cover = rng.uniform(0.05, 0.6)
-    most = int(np.clip(cover * size**2 / (0.78 * diameter**2), 1, 500))
+    cover = rng.uniform(0.05, 0.8)
+    most = int(np.clip(cover * size**2 / (0.78 * diameter**2), 1, 800))
     clustering, overlap = rng.uniform(0, 0.7), rng.uniform(0, 0.25)
     centres: list[tuple[float, float, float]] = []
     for label in range(1, most + 1):
@@ -153,6 +153,9 @@ def _paint(
         domed = 1 - rng.uniform(0, 0.7) * (1 - depth)
         grey = body * texture * domed + rng.choice([0, 0, rng.uniform(0, 0.6)]) * rim * body
         haze = cv2.GaussianBlur(body, (0, 0), rng.uniform(5, 40)) * rng.uniform(0, 0.4)
+        if rng.random() < 0.4:  # out of focus, or no cells at all: seen, and not labelled
+            debris = np.clip(_smooth_noise(rng, size, rng.uniform(10, 60)) - 1, 0, 1)
+            haze = haze + rng.uniform(0.05, 0.35) * debris
         return np.asarray(grey + haze + rng.uniform(0, 0.15), np.float32)
     if appearance == "stain":
         grey = body * texture * (0.6 + 0.4 * depth)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 
 from cellseg1_rt.backbone import Backbone
 from cellseg1_rt.bundles import SAMPLES
-from cellseg1_rt.model.weights import load_sam, read_metadata
+from cellseg1_rt.model.weights import load_sam, read_metadata, read_tensors
 from cellseg1_rt.train.pretrain_data import read_pairs
 
 SMALL = Backbone("small", 48, 3, 3, (1,), 5)
@@ -53,6 +54,8 @@ clip_norm = 1.0
 focal = 20.0
 focal_gamma = 2.0
 dice = 1.0
+neighbours = 1.0
+quality = 0.4
 score = 2.0
 dense = 1.0
 
@@ -112,6 +115,7 @@ def test_writes_weights_that_load(run_command, folder):
         "backbone": "small",
         "image_size": "64",
         "seed": "3",
+        "started_from": "random weights",
         "steps": "3",
         "training_images": "2",
     }
@@ -119,6 +123,23 @@ def test_writes_weights_that_load(run_command, folder):
         "checkpoint.pt",
         "log.jsonl",
     ]
+
+
+def test_goes_on_from_weights_that_are_there(run_command, folder):
+    assert run_command(*COMMAND, "--work", "first").code == 0
+    first = Path("out.safetensors").read_bytes()
+    Path("start.safetensors").write_bytes(first)
+    replaced("learning_rate = 1e-3", "learning_rate = 0.0")
+    done = run_command(*COMMAND, "--work", "second", "--start-from", "start.safetensors")
+    assert done.code == 0, done.err
+    metadata = read_metadata("out.safetensors")
+    assert metadata["started_from"] == f"sha256 {hashlib.sha256(first).hexdigest()}"
+    start, kept = read_tensors("start.safetensors"), read_tensors("out.safetensors")
+    last = "mask_decoder.output_hypernetworks_mlps.0.layers.2."  # calibrated anew
+    assert start.keys() == kept.keys()
+    for name, values in start.items():
+        if not name.startswith(last):
+            torch.testing.assert_close(kept[name], values)
 
 
 def test_resume_or_refuse(run_command, folder):
@@ -204,11 +225,13 @@ def test_recipes_that_cannot_be_followed(
 @pytest.mark.parametrize(
     "arguments, code, message",
     [
-        (("--recipe", "minute"), 2, "error: minute: no such train recipe; expected one of tiny"),
+        (("--recipe", "minute"), 2, "error: minute: no such train recipe; expected one of "),
         (("--data", "nowhere"), 1, "error: nowhere: no training images"),
         (("--work", "recipe.toml"), 2, "error: recipe.toml: cannot write into this folder"),
+        (("--start-from", "none.pth"), 2, "error: none.pth: no such weights file"),
+        (("--start-from", "tiny"), 2, "error: "),
     ],
-    ids=["recipe", "data", "work"],
+    ids=["recipe", "data", "work", "start-missing", "start-of-another-shape"],
 )
 def test_arguments_that_cannot_be_followed(
     run_command, folder, arguments: tuple[str, str], code: int, message: str
@@ -221,5 +244,5 @@ def test_arguments_that_cannot_be_followed(
 def test_help(run_command):
     done = run_command("pretrain", "--help")
     assert done.code == 0
-    for words in ("--output", "--data", "--recipe", "--work", "--resume", "from scratch"):
+    for words in ("--output", "--data", "--recipe", "--work", "--resume", "--start-from"):
         assert words in done.out

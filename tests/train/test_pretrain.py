@@ -44,7 +44,7 @@ RECIPE = PretrainRecipe(
     checkpoint_every=100,
     average_decay=0.9,
     optimizer=OPTIMIZER,
-    loss=LossWeights(focal=20, focal_gamma=2, dice=1, score=2, dense=1),
+    loss=LossWeights(focal=20, focal_gamma=2, dice=1, neighbours=1, quality=0.4, score=2, dense=1),
     stages=(Stage(48, 3, 2, 5, 0.5), Stage(64, 4, 1, 7, 0.3)),
 )
 WINDOW_GROWS_AT = 3
@@ -268,6 +268,25 @@ def test_a_larger_window_draws_nothing_anew(work: Path):
     torch.testing.assert_close(dict(read_checkpoint(work)["sam"]), dict(start))
 
 
+def test_training_goes_on_from_given_weights(whole: tuple[dict[str, Tensor], Path], work: Path):
+    """At rate zero they stay as they are; and a checkpoint of other weights is refused."""
+    start, _ = whole
+    still = replace(
+        RECIPE,
+        optimizer=replace(OPTIMIZER, learning_rate=0.0),
+        stages=(Stage(48, 1, 1, 5, 1.0),),
+    )
+    run(still, work, start=start)
+    checkpoint = read_checkpoint(work)
+    torch.testing.assert_close(dict(checkpoint["sam"]), start)
+    torch.testing.assert_close(dict(checkpoint["average"]), start)
+    other = start | {"mask_decoder.mask_tokens.weight": torch.ones(4, 256)}
+    for wrong in (None, other):
+        with pytest.raises(WeightsError, match=r"checkpoint is of another run; got weights\.start"):
+            run(still, work, start=wrong)
+    run(still, work, start=start)
+
+
 def test_rate_and_decay_reach_the_optimizer(whole: tuple[dict[str, Tensor], Path]):
     _, folder = whole
     matrices, vectors = read_checkpoint(folder)["optimizer"]["param_groups"]
@@ -358,8 +377,10 @@ def test_a_checkpoint_of_another_recipe_is_refused_by_what_differs(work: Path):
         run(replace(one_step, seed=6, loss=replace(one_step.loss, dice=2)), work)
     assert str(caught.value) == (
         f"{checkpoint}: checkpoint is of another run; got recipe.seed is 5, not 6; recipe.loss is "
-        "{'focal': 20, 'focal_gamma': 2, 'dice': 1, 'score': 2, 'dense': 1}, not "
-        "{'focal': 20, 'focal_gamma': 2, 'dice': 2, 'score': 2, 'dense': 1}. "
+        "{'focal': 20, 'focal_gamma': 2, 'dice': 1, 'neighbours': 1, 'quality': 0.4, 'score': 2, "
+        "'dense': 1}, not "
+        "{'focal': 20, 'focal_gamma': 2, 'dice': 2, 'neighbours': 1, 'quality': 0.4, 'score': 2, "
+        "'dense': 1}. "
         "Fix: remove it to start again, or use the recipe it was made with"
     )
     narrow = Backbone("narrow", 26, 2, 2, (0,), 3)
@@ -379,7 +400,11 @@ def truncated(path: Path) -> None:
 
 
 def incomplete(path: Path) -> None:
-    identity = {"recipe": RECIPE.to_dict(), "backbone": SMALL.to_dict()}
+    identity = {
+        "recipe": RECIPE.to_dict(),
+        "backbone": SMALL.to_dict(),
+        "weights": {"start": "random"},
+    }
     torch.save({"identity": identity, "step": 3}, path)
 
 

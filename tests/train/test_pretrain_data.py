@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -19,12 +20,12 @@ from cellseg1_rt.train.pretrain_data import (
     Pair,
     Sample,
     TrainingSet,
-    count_of_positives,
     draw_sample,
     read_pairs,
     split_pairs,
     whole_image_sample,
 )
+from cellseg1_rt.train.pretrain_points import count_of_positives
 
 
 def disks(height: int, width: int, seed: int, count: int = 5) -> NDArray[np.int32]:
@@ -99,7 +100,12 @@ def require_sound(sample: Sample, size: int) -> None:
     assert (x < width).all()
     assert (y < height).all()
     np.testing.assert_array_equal(sample.points_xy, np.stack([x, y], axis=1))
-    np.testing.assert_array_equal(sample.labels[y, x], sample.cell)
+    for column, row, cell, under in zip(x, y, sample.cell, sample.labels[y, x], strict=True):
+        if under != cell:  # just beside a small cell, and in no other
+            around = sample.labels[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
+            assert under == 0
+            assert cell in around
+            assert areas[cell - 1] < math.pi / 4 * 16**2
 
 
 @pytest.mark.parametrize("synthetic", [0.0, 1.0], ids=["real", "synthetic"])
@@ -110,7 +116,7 @@ def test_samples_are_sound(synthetic: float, size: int):
         sample = sampled(PAIRS, (7, step, 0), size=size, synthetic=synthetic)
         require_sound(sample, size)
         assert len(sample.cell) == 13
-        assert np.count_nonzero(sample.cell) == 8  # 65 % of 13
+        assert np.count_nonzero(sample.cell) == 8  # 60 % of 13
         assert (sample.cell[:8] > 0).all()
         padded += sample.size != (size, size)
     assert padded == 0 if synthetic else padded > 0
@@ -122,7 +128,7 @@ def test_number_of_points(points: int):
         sample = sampled(PAIRS, (1, step), points=points)
         assert sample.points_xy.shape == (points, 2)
         assert np.count_nonzero(sample.cell) == count_of_positives(points)
-    assert count_of_positives(points) == max(1, round(0.65 * points))
+    assert count_of_positives(points) == max(1, round(0.6 * points))
 
 
 def test_a_window_full_of_cells_has_all_points_in_cells():
@@ -143,7 +149,7 @@ def test_padding_is_not_near_a_cell():
     away = cv2.distanceTransform((sample.labels == 0).astype(np.uint8), cv2.DIST_L2, 5)
     x, y = sample.points_xy[sample.cell == 0].astype(int).T
     near = away[y, x] <= 12.5
-    assert 0.5 <= near.mean() < 0.65
+    assert 0.4 <= near.mean() < 0.6
     assert (y[near] < 25).all()
 
 
@@ -182,7 +188,71 @@ def test_more_points_than_cells_share_them_and_fewer_take_one_each():
     assert len(set(inside.tolist())) == len(inside)
 
 
-def test_half_of_the_background_points_are_near_cells():
+def test_points_by_small_cells_lie_in_them_or_just_beside():
+    """Of small cells far apart: in the cell, or off it by up to 2 px each way."""
+    labels = np.zeros((96, 96), np.int32)
+    for number, (y, x) in enumerate(((10, 12), (40, 70), (80, 30)), start=1):
+        labels[y : y + 5, x : x + 5] = number
+    labels[50:80, 60:90] = 7
+    drawn = Pair("small", "12" * 32, np.full((96, 96, 3), 90, np.uint8), labels)
+    sample = whole_image_sample(drawn, 96, points=500)
+    x, y = sample.points_xy.astype(int).T
+    distance = {
+        cell: cv2.distanceTransform((labels != cell).astype(np.uint8), cv2.DIST_C, 3)
+        for cell in (1, 2, 3, 7)
+    }
+    for cell in (1, 2, 3):
+        off = distance[cell][y[sample.cell == cell], x[sample.cell == cell]]
+        assert set(off) == {0, 1, 2}
+    assert not distance[7][y[sample.cell == 7], x[sample.cell == 7]].any()
+    away = cv2.distanceTransform((labels % 7 == 0).astype(np.uint8), cv2.DIST_L2, 5)
+    background = sample.cell == 0
+    assert away[y[background], x[background]].min() > 2
+    assert cv2.distanceTransform((labels == 0).astype(np.uint8), cv2.DIST_L2, 5)[
+        y[background], x[background]
+    ].min() == pytest.approx(2, abs=0.5)
+
+
+def test_a_point_never_moves_into_a_neighbour():
+    labels = np.zeros((64, 64), np.int32)
+    labels[20:26, 20:26], labels[20:26, 26:32] = 1, 2
+    drawn = Pair("touching", "34" * 32, np.full((64, 64, 3), 90, np.uint8), labels)
+    sample = whole_image_sample(drawn, 64, points=300)
+    x, y = sample.points_xy.astype(int).T
+    assert set(labels[y, x][sample.cell == 1]) == {0, 1}
+    assert set(labels[y, x][sample.cell == 2]) == {0, 2}
+
+
+def test_background_points_prefer_what_stands_out():
+    """Debris on a twentieth of the background gets far more than its share of the points."""
+    labels = np.zeros((128, 128), np.int32)
+    labels[4:24, 4:24] = 1
+    grey = np.full((128, 128), 40, np.uint8)
+    grey[labels > 0], grey[90:120, 90:120] = 200, 70
+    drawn = Pair("debris", "56" * 32, np.repeat(grey[..., None], 3, axis=2), labels)
+    sample = whole_image_sample(drawn, 128, points=500)
+    x, y = sample.points_xy[sample.cell == 0].astype(int).T
+    assert 0.2 < np.mean(grey[y, x] == 70) < 0.45
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_some_crops_are_shrunk_to_small_cells(monkeypatch: pytest.MonkeyPatch, count: int):
+    monkeypatch.setattr(module, "SHRUNK_SHARE", 1.0)
+    labels = np.zeros((211, 307), np.int32)
+    for label in range(count):
+        cv2.circle(labels, (40 + 55 * label, 100), 20, label + 1, -1)
+    grey = np.where(labels > 0, 200, 20).astype(np.uint8)
+    drawn = Pair("large", "78" * 32, np.repeat(grey[..., None], 3, axis=2), labels)
+    diameters = []
+    for step in range(25):
+        sample = sampled([drawn], (43, step), size=128, full_size=512, synthetic=0.0)
+        areas = np.bincount(sample.labels.ravel())[1:]
+        diameters.append(np.sqrt(np.median(areas[areas > 0]) * 4 / np.pi))
+    assert 6 < min(diameters) < 9
+    assert 11 < max(diameters) < 15.5
+
+
+def test_many_of_the_background_points_are_near_cells():
     near, background = 0, 0
     for step in range(20):
         sample = sampled(PAIRS[2:], (13, step), size=64, full_size=256, points=40, synthetic=0.0)
@@ -192,7 +262,7 @@ def test_half_of_the_background_points_are_near_cells():
         assert (away[y, x] > 1).all()
         near += np.count_nonzero(away[y, x] <= 12.5)
         background += len(x)
-    assert near >= background / 2
+    assert near >= 0.4 * background
 
 
 def test_one_key_one_sample():
@@ -221,8 +291,9 @@ def test_share_of_synthetic_scenes():
     assert 30 <= real <= 54
 
 
-def test_real_cells_keep_their_scale_give_or_take():
+def test_real_cells_keep_their_scale_give_or_take(monkeypatch: pytest.MonkeyPatch):
     """The image's longer side is the model's, times about 1.1; the square root of areas tells."""
+    monkeypatch.setattr(module, "SHRUNK_SHARE", 0.0)
     ratios = []
     alone = pair(152, 152, 23)
     areas = np.bincount(alone.labels.ravel())

@@ -8,18 +8,35 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cellseg1_rt.train.pretrain_loss import (
     DenseHead,
     dense_targets,
     mask_loss,
     mask_targets,
+    score_targets,
 )
 from cellseg1_rt.train.pretrain_recipe import LossWeights
 
 
-def weights(focal: float = 0.0, dice: float = 0.0, gamma: float = 2.0) -> LossWeights:
-    return LossWeights(focal=focal, focal_gamma=gamma, dice=dice, score=1.0, dense=1.0)
+def weights(
+    focal: float = 0.0, dice: float = 0.0, gamma: float = 2.0, neighbours: float = 0.0
+) -> LossWeights:
+    return LossWeights(
+        focal=focal,
+        focal_gamma=gamma,
+        dice=dice,
+        neighbours=neighbours,
+        quality=0.0,
+        score=1.0,
+        dense=1.0,
+    )
+
+
+def loss_alone(logits: Tensor, target: Tensor, terms: LossWeights) -> Tensor:
+    """Masks without other cells around."""
+    return mask_loss(logits, target, torch.zeros_like(target), terms)
 
 
 def sigmoid(value: float) -> float:
@@ -46,7 +63,7 @@ def test_focal_is_quality_focal(hard: bool, gamma: float):
                 entropy = -t * math.log(p) - (1 - t) * math.log(1 - p)
                 terms.append(abs(t - p) ** gamma * entropy)
         expected.append(13 * sum(terms) / len(terms))
-    found = mask_loss(
+    found = loss_alone(
         torch.from_numpy(logits), torch.from_numpy(target), weights(focal=13, gamma=gamma)
     )
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
@@ -55,7 +72,7 @@ def test_focal_is_quality_focal(hard: bool, gamma: float):
 def test_focal_of_zeros_and_ones_is_the_usual_focal():
     """Lin et al. 2017, eq. 4: -(1 - p_t)^γ log p_t."""
     logits, target = drawn(13, hard=True)
-    found = mask_loss(torch.from_numpy(logits), torch.from_numpy(target), weights(focal=1))
+    found = loss_alone(torch.from_numpy(logits), torch.from_numpy(target), weights(focal=1))
     p = 1 / (1 + np.exp(-logits.astype(np.float64)))
     p_t = np.where(target == 1, p, 1 - p)
     expected = (-((1 - p_t) ** 2) * np.log(p_t)).mean(axis=(1, 2))
@@ -73,19 +90,19 @@ def test_dice(hard: bool):
             for x, t in zip(x_row, t_row, strict=True)
         ]
         overlap = sum(p * t for p, t in pairs)
-        expected.append(3 * (1 - (2 * overlap + 1) / (sum(p + t for p, t in pairs) + 1)))
-    found = mask_loss(torch.from_numpy(logits), torch.from_numpy(target), weights(dice=3))
+        expected.append(3 * (1 - (2 * overlap + 0.2) / (sum(p + t for p, t in pairs) + 0.2)))
+    found = loss_alone(torch.from_numpy(logits), torch.from_numpy(target), weights(dice=3))
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
 
 
 def test_mask_loss_adds_both_terms_and_is_finite_far_out():
     logits, target = drawn(19, hard=False)
     x, t = torch.from_numpy(logits), torch.from_numpy(target)
-    both = mask_loss(x, t, weights(focal=20, dice=1))
-    apart = mask_loss(x, t, weights(focal=20)) + mask_loss(x, t, weights(dice=1))
+    both = loss_alone(x, t, weights(focal=20, dice=1))
+    apart = loss_alone(x, t, weights(focal=20)) + loss_alone(x, t, weights(dice=1))
     torch.testing.assert_close(both, apart)
     extreme = torch.full((1, 3, 5), -300.0, requires_grad=True)
-    loss = mask_loss(extreme, torch.ones(1, 3, 5), weights(focal=20, dice=1)).sum()
+    loss = loss_alone(extreme, torch.ones(1, 3, 5), weights(focal=20, dice=1)).sum()
     torch.autograd.backward(loss)
     assert torch.isfinite(loss)
     assert extreme.grad is not None
@@ -95,10 +112,41 @@ def test_mask_loss_adds_both_terms_and_is_finite_far_out():
 def test_perfect_masks_cost_nothing_and_wrong_ones_do():
     target = torch.zeros(1, 8, 8)
     target[:, 2:5, 1:6] = 1
-    right = mask_loss(target * 200 - 100, target, weights(focal=20, dice=1))
-    wrong = mask_loss(100 - target * 200, target, weights(focal=20, dice=1))
+    right = loss_alone(target * 200 - 100, target, weights(focal=20, dice=1))
+    wrong = loss_alone(100 - target * 200, target, weights(focal=20, dice=1))
     assert float(right) < 1e-3
     assert float(wrong) > 100
+
+
+def test_a_mask_on_a_neighbour_counts_again():
+    logits, target = drawn(43, hard=False)
+    others = np.random.default_rng(47).random(target.shape).astype(np.float32)
+    expected = []
+    for mask, wanted, around in zip(logits, target, others, strict=True):
+        p = 1 / (1 + np.exp(-mask.astype(np.float64)))
+        total = (p + wanted + 2.5 * p * around).sum() + 0.2
+        expected.append(1 - (2 * (p * wanted).sum() + 0.2) / total)
+    x, t, o = (torch.from_numpy(values) for values in (logits, target, others))
+    found = mask_loss(x, t, o, weights(dice=1, neighbours=2.5))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+    focal = weights(focal=20, neighbours=2.5)
+    torch.testing.assert_close(mask_loss(x, t, o, focal), loss_alone(x, t, focal))
+
+
+def test_score_targets_tell_good_masks_from_bad_ones():
+    """Two windows of 2 points in cells and 1 beside: IoU 1, 1/2; 0, 1/3."""
+    truth = torch.zeros(4, 2, 3)
+    truth[:, 0, :2] = 1
+    logits = torch.full((4, 2, 3), -9.0)
+    logits[0, 0, :2] = 9
+    logits[1, 0, 0] = 9
+    logits[2, 1] = 9
+    logits[3, 0, 1:] = 9
+    in_cell = torch.tensor([[1.0, 1, 0], [1, 1, 0]])
+    found = score_targets(in_cell, logits, truth, 0.4)
+    expected = torch.tensor([[1, 0.8, 0], [0.6, 1 - 0.4 * 2 / 3, 0]])
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(score_targets(in_cell, logits, truth, 0.0), in_cell)
 
 
 def test_mask_targets_are_shares_of_squares():
