@@ -17,7 +17,7 @@ from cellseg1_rt.errors import InputError
 from cellseg1_rt.files import atomic_path
 from cellseg1_rt.formats.decoding import Decoded, decode_file
 
-__all__ = ["read_labels", "write_label_png", "write_label_tiff"]
+__all__ = ["labels_from_numbers", "read_labels", "write_label_png", "write_label_tiff"]
 
 _UINT16_MAX, _INT32_MAX, _UINT32_MAX = 2**16 - 1, 2**31 - 1, 2**32 - 1
 
@@ -54,7 +54,7 @@ def read_labels(path: str | PathLike[str]) -> NDArray[np.int32] | NDArray[np.uin
         samples = samples[..., 0]
     samples = _whole(samples, path)
     if samples.ndim == 2:
-        return _ranged(samples, path)
+        return labels_from_numbers(samples, path)
     if samples.shape[2] != 3:
         raise InputError(
             "not a label map",
@@ -63,6 +63,23 @@ def read_labels(path: str | PathLike[str]) -> NDArray[np.int32] | NDArray[np.uin
             expected="1 channel of numbers, or 3 of colours",
         )
     return _labels_from_colours(samples, path)
+
+
+def labels_from_numbers(
+    samples: NDArray[Any], path: Path
+) -> NDArray[np.int32] | NDArray[np.uint32]:
+    """Whole numbers [H, W] as labels: int32, or uint32 where one is above 2,147,483,647.
+
+    Raises
+    ------
+    InputError : if one is below 0 or above 4,294,967,295.
+    """
+    lowest, highest = int(samples.min()), int(samples.max())
+    if lowest < 0 or highest > _UINT32_MAX:
+        raise _out_of_range(lowest if lowest < 0 else highest, path)
+    if highest <= _INT32_MAX:
+        return samples.astype(np.int32)
+    return samples.astype(np.uint32)
 
 
 def write_label_tiff(
@@ -178,15 +195,6 @@ def _whole(samples: NDArray[Any], path: Path) -> NDArray[Any]:
             expected="whole numbers",
         )
     return np.asarray(np.clip(samples, -(2.0**53), 2.0**53).astype(np.int64))
-
-
-def _ranged(samples: NDArray[Any], path: Path) -> NDArray[np.int32] | NDArray[np.uint32]:
-    lowest, highest = int(samples.min()), int(samples.max())
-    if lowest < 0 or highest > _UINT32_MAX:
-        raise _out_of_range(lowest if lowest < 0 else highest, path)
-    if highest <= _INT32_MAX:
-        return samples.astype(np.int32)
-    return samples.astype(np.uint32)
 
 
 def _labels_from_colours(colours: NDArray[Any], path: Path) -> NDArray[np.int32]:
