@@ -16,7 +16,7 @@ def pretrain(
         Path, typer.Option(help="Folder with images/ and labels/, paired by file name.")
     ],
     recipe: Annotated[
-        str, typer.Option(help="Pretraining recipe: tiny, tiny_again, or a .toml file.")
+        str, typer.Option(help="Pretraining recipe: tiny, tiny_again, tiny_whole, or a .toml file.")
     ] = "tiny",
     work: Annotated[
         Path | None,

@@ -30,12 +30,14 @@ from cellseg1_rt.train.pretrain_batch import Batch, collate, masks_of_cells
 from cellseg1_rt.train.pretrain_data import Pair, TrainingSet, draw_sample
 from cellseg1_rt.train.pretrain_loss import DenseHead, mask_loss, score_targets
 from cellseg1_rt.train.pretrain_recipe import PretrainRecipe
-from cellseg1_rt.train.pretrain_validation import mask_logit_scale, validate
+from cellseg1_rt.train.pretrain_validation import mask_logit_scale, score_scale, validate
 
 __all__ = ["pretrain"]
 
 _LAST_OF_HYPER = "mask_decoder.output_hypernetworks_mlps.0.layers.2."
 """The layer whose outputs mask logits are linear in."""
+
+_LAST_OF_SCORE = "mask_decoder.iou_prediction_head.layers.2."
 
 REPORT_EVERY = 50
 """Steps whose mean losses make a line of the log."""
@@ -147,7 +149,7 @@ def pretrain(
     start: Mapping[str, Tensor] | None = None,
     report: Callable[[dict[str, float]], None] = lambda _: None,
 ) -> dict[str, Tensor]:
-    """Train to the recipe's end and return the averaged weights, with calibrated mask logits.
+    """Train to the recipe's end and return the averaged weights, with calibrated masks and score.
 
     Continues from ``work/checkpoint.pt`` if it is there; on the CPU the continuation is bit-equal
     to an uninterrupted run. ``work/log.jsonl`` gets one line per report; what it holds of steps
@@ -163,7 +165,8 @@ def pretrain(
 
     Returns
     -------
-    A state dict in SAM's own key layout, float32. Its mask logits are scaled to the held-out pairs.
+    A state dict in SAM's own key layout, float32. Its mask logits and its score are scaled to the
+    held-out pairs.
     """
     run = _Run(recipe, backbone, start)
     checkpoint = work / "checkpoint.pt"
@@ -195,12 +198,22 @@ def pretrain(
                 report(figures)
             if run.step % recipe.checkpoint_every == 0 or run.step == recipe.total_steps:
                 run.save(checkpoint)
-    scale = mask_logit_scale(run.averaged_sam(), validation)
-    report({"step": run.step, "mask_logit_scale": scale})
-    return {
-        name: value * scale if name.startswith(_LAST_OF_HYPER) else value
-        for name, value in run.average.items()
-    }
+    return _calibrated(run, validation, report)
+
+
+def _calibrated(
+    run: _Run, validation: list[Pair], report: Callable[[dict[str, float]], None]
+) -> dict[str, Tensor]:
+    """The averaged weights, with mask logits and score scaled to the held-out pairs."""
+    sam = run.averaged_sam()
+    masks, score = mask_logit_scale(sam, validation), score_scale(sam, validation)
+    report({"step": run.step, "mask_logit_scale": masks, "score_scale": score})
+    weights = dict(run.average)
+    for part in ("weight", "bias"):
+        weights[_LAST_OF_HYPER + part] = weights[_LAST_OF_HYPER + part] * masks
+        weights[_LAST_OF_SCORE + part] = weights[_LAST_OF_SCORE + part] * score
+    weights[_LAST_OF_SCORE + "bias"] = weights[_LAST_OF_SCORE + "bias"] + (1 - score)
+    return weights
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:

@@ -36,7 +36,12 @@ __all__ = [
 SMALLEST_CELL_PX = 16
 """Cells cut or scaled below this area are taken out of the labels: no outline is left to learn."""
 
-SHRUNK_SHARE = 0.2
+CROP_SHARE = 0.2
+CROP_ZOOMS = (1.4, 2.0)
+"""This share of real crops has the scale of inference with ``--crops 1``: one of four crops shows
+cells 1.5 to 1.9 times as large as the whole image does."""
+
+SHRUNK_SHARE = 0.15
 SHRUNK_DIAMETERS_PX = (7.0, 14.0)
 """This share of real crops is shrunk until its median cell has one of these diameters: cells as
 small as in crowded pictures, of which there are few."""
@@ -211,12 +216,13 @@ def _real_crop(
     """A rotated, flipped, scaled crop, by one affine map. Returns image, labels and valid size."""
     height, width = pair.labels.shape
     scale = image_size / max(height, width)
-    if rng.random() < SHRUNK_SHARE:
+    kind = rng.random()
+    if kind < SHRUNK_SHARE:
         wanted = float(np.exp(rng.uniform(*np.log(SHRUNK_DIAMETERS_PX))))
         scale = min(scale, wanted / _median_diameter(pair.labels))
+    elif kind < SHRUNK_SHARE + CROP_SHARE:
+        scale *= rng.uniform(*CROP_ZOOMS)
     else:
-        # Centred a little above the default's scale: one of four crops shows cells 1.5 to 1.9
-        # times as large as the whole image does.
         scale *= float(np.exp(np.clip(rng.normal(0.1, 0.35), -0.7, 0.9)))
     turned = rng.random() < 0.25
     angle = rng.uniform(0, 2 * np.pi) if turned else np.pi / 2 * rng.integers(4)

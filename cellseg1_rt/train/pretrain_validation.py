@@ -1,4 +1,4 @@
-"""How a small SAM does on held-out pairs, and the one number that is set from them.
+"""How a small SAM does on held-out pairs, and the two numbers that are set from them.
 
 May import torch and scipy.
 """
@@ -16,13 +16,17 @@ from torch.nn import functional
 
 from cellseg1_rt.model.decoding import decode_points
 from cellseg1_rt.model.encoding import encode_window
+from cellseg1_rt.settings import InferenceSettings
 from cellseg1_rt.train.pretrain_batch import Batch, collate, masks_of_cells
 from cellseg1_rt.train.pretrain_data import Pair, whole_image_sample
 
-__all__ = ["mask_logit_scale", "validate"]
+__all__ = ["mask_logit_scale", "score_scale", "validate"]
 
 POINTS = 32
 """Points on each held-out image."""
+
+GOOD_IOU = 0.5
+PUBLISHED_SCORE = InferenceSettings().score
 
 
 def validate(sam: Sam, pairs: list[Pair]) -> dict[str, float]:
@@ -35,10 +39,8 @@ def validate(sam: Sam, pairs: list[Pair]) -> dict[str, float]:
     """
     overlaps, right = [], []
     for batch, score, logits in _predictions(sam, pairs):
-        found, truth = logits > 0, batch.masks[0] > 0.5
-        both = (found & truth).sum(dim=(1, 2))
-        overlaps.append(both / (found | truth).sum(dim=(1, 2)).clamp(min=1))
-        right.append((score > 0.8) == (batch.in_cell[0] > 0.5))
+        overlaps.append(_overlaps(logits, batch))
+        right.append((score > PUBLISHED_SCORE) == (batch.in_cell[0] > 0.5))
     if not overlaps:
         return {}
     return {
@@ -69,6 +71,40 @@ def mask_logit_scale(sam: Sam, pairs: list[Pair]) -> float:
 
     found = minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-3})
     return float(np.exp(found.x))
+
+
+def score_scale(sam: Sam, pairs: list[Pair]) -> float:
+    """The factor on 1 - score with which as many points pass 0.8 as have a good mask; 1 without.
+
+    Good is an IoU of at least 0.5 with the cell. At that score, precision and recall of good masks
+    are equal on held-out pairs. A score of 1 stays 1.
+
+    Parameters
+    ----------
+    sam : the model, at its full size.
+    pairs : held-out pairs.
+    """
+    scores, good = [], []
+    for batch, score, logits in _predictions(sam, pairs):
+        # Points in cells beyond the first P have no mask here: of a picture without background.
+        scores += [score[: len(logits)], score[batch.in_cell[0] == 0]]
+        good.append((_overlaps(logits, batch) >= GOOD_IOU).float())
+    if not scores:
+        return 1.0
+    passing = int(torch.cat(good).sum())
+    ranked = torch.cat(scores).sort(descending=True).values
+    # No point passes where no mask is good; then there is nothing to go by.
+    if not 0 < passing < len(ranked):
+        return 1.0
+    between = float(ranked[passing - 1] + ranked[passing]) / 2
+    return (1 - PUBLISHED_SCORE) / (1 - between) if between < 1 else 1.0
+
+
+def _overlaps(logits: Tensor, batch: Batch) -> Tensor:
+    """IoU [P] of the masks of a batch of one with their cells."""
+    found, truth = logits > 0, batch.masks[0] > 0.5
+    both = (found & truth).sum(dim=(1, 2))
+    return both / (found | truth).sum(dim=(1, 2)).clamp(min=1)
 
 
 @torch.no_grad()

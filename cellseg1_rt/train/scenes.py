@@ -13,11 +13,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg1_rt.train.packed_scenes import pack_cells, smooth_noise
+
 __all__ = ["Appearance", "draw_scene", "repaint"]
 
 Appearance = Literal["fluorescence", "stain", "phase", "outline"]
 _APPEARANCES: tuple[Appearance, ...] = ("fluorescence", "stain", "phase", "outline")
 _APPEARANCE_SHARES = (0.55, 0.2, 0.13, 0.12)
+
+PACKED_SHARE = 0.35
+"""Scenes of cells side by side; the others are scattered."""
 
 
 def draw_scene(
@@ -36,7 +41,7 @@ def draw_scene(
     image : uint8 [size, size, 3], RGB, min-max normalised over the image.
     labels : int32 [size, size], 0 background, 1..n cells; a later cell lies on top.
     """
-    labels = _scatter_cells(rng, size)
+    labels = (pack_cells if rng.random() < PACKED_SHARE else _scatter_cells)(rng, size)
     return repaint(rng, labels, appearance), labels
 
 
@@ -116,13 +121,6 @@ def _cell_mask(
     return radius < outline, top, left
 
 
-def _smooth_noise(rng: np.random.Generator, size: int, scale_px: float) -> NDArray[np.float32]:
-    """Zero-mean, unit-variance noise whose features are about ``scale_px`` wide."""
-    cells = max(2, int(size / scale_px) + 2)
-    noise = rng.normal(0, 1, (cells, cells)).astype(np.float32)
-    return np.asarray(cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
-
-
 def _distance_in_cells(labels: NDArray[np.int32]) -> NDArray[np.float32]:
     """Distance in px of each cell pixel to the cell's own border; neighbours count as outside."""
     inside = (labels > 0).astype(np.uint8)
@@ -145,7 +143,7 @@ def _paint(
     level = np.clip(rng.normal(1, variation, count), 0.2, 2).astype(np.float32)
     level[0] = 0
     body = level[labels]
-    texture = 1 + rng.uniform(0, 0.35) * _smooth_noise(rng, size, rng.uniform(2, 12))
+    texture = 1 + rng.uniform(0, 0.35) * smooth_noise(rng, size, rng.uniform(2, 12))
     distance = _distance_in_cells(labels)
     depth = np.minimum(distance / max(1.0, float(distance.max()) * rng.uniform(0.2, 1)), 1)
     rim = np.exp(-((distance - 1.5) ** 2) / (2 * rng.uniform(0.8, 2.5) ** 2)) * inside
@@ -154,12 +152,12 @@ def _paint(
         grey = body * texture * domed + rng.choice([0, 0, rng.uniform(0, 0.6)]) * rim * body
         haze = cv2.GaussianBlur(body, (0, 0), rng.uniform(5, 40)) * rng.uniform(0, 0.4)
         if rng.random() < 0.4:  # out of focus, or no cells at all: seen, and not labelled
-            debris = np.clip(_smooth_noise(rng, size, rng.uniform(10, 60)) - 1, 0, 1)
+            debris = np.clip(smooth_noise(rng, size, rng.uniform(10, 60)) - 1, 0, 1)
             haze = haze + rng.uniform(0.05, 0.35) * debris
         return np.asarray(grey + haze + rng.uniform(0, 0.15), np.float32)
     if appearance == "stain":
         grey = body * texture * (0.6 + 0.4 * depth)
-        clutter = np.clip(_smooth_noise(rng, size, rng.uniform(10, 60)), 0, 1)
+        clutter = np.clip(smooth_noise(rng, size, rng.uniform(10, 60)), 0, 1)
         stained = 1.2 - grey * rng.uniform(0.4, 0.9) - clutter * rng.uniform(0, 0.3)
         return np.asarray(stained, np.float32)
     halo = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), rng.uniform(2, 6)) * ~inside
@@ -176,9 +174,9 @@ def _degrade(rng: np.random.Generator, grey: NDArray[np.float32]) -> NDArray[np.
     if rng.random() < 0.7:
         grey = np.asarray(cv2.GaussianBlur(grey, (0, 0), rng.uniform(0.4, 2.2)), np.float32)
     if rng.random() < 0.5:
-        grey = grey * (1 + rng.uniform(0, 0.35) * _smooth_noise(rng, size, size / 2))
+        grey = grey * (1 + rng.uniform(0, 0.35) * smooth_noise(rng, size, size / 2))
     if rng.random() < 0.4:
-        grey = grey + rng.uniform(0, 0.25) * _smooth_noise(rng, size, rng.uniform(20, size / 2))
+        grey = grey + rng.uniform(0, 0.25) * smooth_noise(rng, size, rng.uniform(20, size / 2))
     noise = rng.uniform(0, 0.12) * rng.normal(0, 1, grey.shape).astype(np.float32)
     if rng.random() < 0.5:
         noise *= np.sqrt(np.clip(grey, 0.05, None))
@@ -201,6 +199,6 @@ def _coloured(
         if appearance == "stain":  # haematoxylin and its relatives: violet on pink or white
             dark = np.array([0.35, 0.15, 0.5]) + rng.uniform(-0.15, 0.15, 3)
             bright = np.array([0.95, 0.85, 0.95]) + rng.uniform(-0.1, 0.05, 3)
-        tint = 0.05 * _smooth_noise(rng, len(labels), 40)[..., None] * rng.normal(0, 1, 3)
+        tint = 0.05 * smooth_noise(rng, len(labels), 40)[..., None] * rng.normal(0, 1, 3)
         image = np.clip(dark + (bright - dark) * unit + tint, 0, 1)
     return np.asarray(image * 255, np.uint8)

@@ -175,19 +175,24 @@ def test_steps_that_are_made_again_are_logged_once(work: Path):
     assert seconds == sorted(seconds)
 
 
-def test_result_is_the_average_with_calibrated_masks(work: Path):
+def test_result_is_the_average_with_calibrated_masks_and_score(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "score_scale", lambda *_: 0.7)
     reported: list[dict[str, float]] = []
     weights = run(RECIPE, work, report=reported.append)
-    assert reported[-1].keys() == {"step", "mask_logit_scale"}
-    scale = reported[-1]["mask_logit_scale"]
+    assert reported[-1].keys() == {"step", "mask_logit_scale", "score_scale"}
+    scale, score = reported[-1]["mask_logit_scale"], 0.7
     assert abs(scale - 1) > 0.01
     assert all(values.dtype == torch.float32 for values in weights.values())
     checkpoint = read_checkpoint(work)
     assert checkpoint["sam"].keys() == weights.keys() == checkpoint["average"].keys()
-    scaled = "mask_decoder.output_hypernetworks_mlps.0.layers.2"
+    masks = "mask_decoder.output_hypernetworks_mlps.0.layers.2"
+    scores = "mask_decoder.iou_prediction_head.layers.2"
     for name, values in checkpoint["average"].items():
-        factor = scale if name.rpartition(".")[0] == scaled else 1.0
-        assert torch.equal(weights[name], values * factor), name
+        factor = {masks: scale, scores: score}.get(name.rpartition(".")[0], 1.0)
+        raised = 1 - score if name == f"{scores}.bias" else 0.0
+        torch.testing.assert_close(weights[name], values * factor + raised)
     assert any(not torch.equal(weights[name], checkpoint["sam"][name]) for name in weights)
 
 

@@ -294,6 +294,7 @@ def test_share_of_synthetic_scenes():
 def test_real_cells_keep_their_scale_give_or_take(monkeypatch: pytest.MonkeyPatch):
     """The image's longer side is the model's, times about 1.1; the square root of areas tells."""
     monkeypatch.setattr(module, "SHRUNK_SHARE", 0.0)
+    monkeypatch.setattr(module, "CROP_SHARE", 0.0)
     ratios = []
     alone = pair(152, 152, 23)
     areas = np.bincount(alone.labels.ravel())

@@ -1,4 +1,4 @@
-"""Held-out figures against plain modules, and the calibration of mask logits."""
+"""Held-out figures against plain modules, and the calibration of mask logits and score."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cellseg1_rt.model.sam import build_sam
 from cellseg1_rt.train import pretrain_validation as module
 from cellseg1_rt.train.pretrain_batch import Batch, collate
 from cellseg1_rt.train.pretrain_data import Pair, whole_image_sample
-from cellseg1_rt.train.pretrain_validation import mask_logit_scale, validate
+from cellseg1_rt.train.pretrain_validation import mask_logit_scale, score_scale, validate
 
 SMALL = Backbone("small", 48, 3, 3, (1,), 5)
 
@@ -76,6 +76,7 @@ def test_figures_are_those_of_plain_modules(sam: Sam):
 def test_no_pairs_give_no_figures():
     assert validate(build_sam(SMALL, 64), []) == {}
     assert mask_logit_scale(build_sam(SMALL, 64), []) == 1
+    assert score_scale(build_sam(SMALL, 64), []) == 1
 
 
 def noisy_truth(factor: float) -> Callable[[Sam, Decoded | None, Batch], torch.Tensor]:
@@ -102,3 +103,38 @@ def test_the_scale_is_the_most_likely_one(sam: Sam, factor: float, monkeypatch: 
     scale = mask_logit_scale(sam, PAIRS)
     assert scale * factor > 1.2
     assert loss(scale) < min(loss(scale / 1.05), loss(scale * 1.05))
+
+
+def every_third_wrong(sam: Sam, decoded: Decoded | None, batch: Batch) -> torch.Tensor:
+    truth = batch.masks.flatten(0, 1) > 0.5
+    truth[::3] = ~truth[::3]
+    return 2.0 * truth - 1
+
+
+def test_as_many_points_pass_as_have_a_good_mask(sam: Sam, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "masks_of_cells", every_third_wrong)
+    last = sam.mask_decoder.iou_prediction_head.layers[2]
+    with torch.no_grad():  # scores on both sides of a half, none near 1
+        last.weight.mul_(0.1 / plain(sam, PAIRS[0])[0].std())
+        last.bias.add_(0.5 - plain(sam, PAIRS[0])[0].mean())
+    scores, good = [], 0
+    for each in PAIRS:
+        score, _, logits, _ = plain(sam, each)
+        good += len(logits) - len(logits[::3])
+        scores += score.tolist()
+    assert 0 < good < len(scores)
+    scale = score_scale(sam, PAIRS)
+    passing = [1 - scale * (1 - score) > 0.8 for score in scores]
+    assert abs(sum(passing) - good) <= 1
+
+
+@pytest.mark.parametrize("sign", [-1, 1], ids=["none-good", "all-good"])
+def test_a_score_without_a_choice_is_left_alone(
+    sam: Sam, monkeypatch: pytest.MonkeyPatch, sign: int
+):
+    def masks(sam: Sam, decoded: Decoded | None, batch: Batch) -> torch.Tensor:
+        return sign * (2 * batch.masks.flatten(0, 1) - 1)
+
+    monkeypatch.setattr(module, "masks_of_cells", masks)
+    full = Pair("full", "ab" * 32, np.full((61, 61, 3), 90, np.uint8), np.ones((61, 61), np.int32))
+    assert score_scale(sam, [full]) == 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cellseg1_rt.train.packed_scenes import pack_cells
 from cellseg1_rt.train.scenes import Appearance, draw_scene
 
 APPEARANCES: tuple[Appearance, ...] = ("fluorescence", "stain", "phase", "outline")
@@ -100,3 +102,40 @@ def test_grey_and_coloured_scenes_both_occur():
         image, _ = draw_scene(np.random.default_rng((seed, 31)), 48)
         coloured.append(bool(np.ptp(image.astype(int), axis=2).any()))
     assert 3 <= sum(coloured) <= 30
+
+
+@pytest.mark.parametrize("size", [48, 97, 256])
+def test_packed_cells_lie_side_by_side(size: int):
+    """No cell is wide of its lattice's place, gaps are narrow, and many scenes hold many cells."""
+    counts = []
+    for seed in range(12):
+        labels = pack_cells(np.random.default_rng((seed, size)), size)
+        assert (labels.dtype, labels.shape) == (np.int32, (size, size))
+        assert labels.min() >= 0
+        np.testing.assert_array_equal(labels, pack_cells(np.random.default_rng((seed, size)), size))
+        areas = np.bincount(labels.ravel())[1:]
+        counts.append(np.count_nonzero(areas))
+        if counts[-1] > 8:  # of nearly one size, but for those cut by the edge
+            assert areas.max() < 12 * np.median(areas[areas > 0])
+            near = cv2.distanceTransform((labels == 0).astype(np.uint8), cv2.DIST_L2, 3)
+            inside = np.argwhere(labels > 0)
+            (top, left), (bottom, right) = inside.min(axis=0), inside.max(axis=0)
+            assert np.median(near[top : bottom + 1, left : right + 1]) < 0.25 * size
+    assert np.median(counts) >= 4
+
+
+def test_neighbours_in_a_pack_touch_or_nearly_so():
+    """Widening every cell by a tenth of the largest width closes most gaps of a sheet."""
+    touching = 0
+    for seed in range(20):
+        labels = pack_cells(np.random.default_rng(seed), 128)
+        if labels.max() == 0:
+            continue
+        distance, nearest = cv2.distanceTransformWithLabels(
+            (labels == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+        )
+        table = np.zeros(nearest.max() + 1, np.int32)
+        table[nearest[labels > 0]] = labels[labels > 0]
+        grown = np.where(distance <= 4, table[nearest], 0)
+        touching += bool(((grown[1:] != grown[:-1]) & (grown[1:] > 0) & (grown[:-1] > 0)).any())
+    assert touching >= 15
