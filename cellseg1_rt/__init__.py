@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cellseg1_rt.runtime.model import Model, load
     from cellseg1_rt.runtime.pipeline import Candidates
     from cellseg1_rt.settings import InferenceSettings
+    from cellseg1_rt.train import train
     from cellseg1_rt.version import __version__
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "__version__",
     "load",
     "read_image",
+    "train",
 ]
 
 _HOMES = {
@@ -45,6 +47,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "train":  # a package that can be called
+        return import_module("cellseg1_rt.train")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

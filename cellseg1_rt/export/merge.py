@@ -17,7 +17,7 @@ from torch import Tensor
 from cellseg1_rt.backbone import Backbone
 from cellseg1_rt.errors import ConfigError
 from cellseg1_rt.files import require_writable_folder, sha256_of_file
-from cellseg1_rt.model.lora import check_lora, read_lora
+from cellseg1_rt.model.lora import check_lora, read_lora, read_provenance
 from cellseg1_rt.model.lora_layout import is_replaced, lora_sites
 from cellseg1_rt.model.weights import read_sam_state, write_safetensors
 from cellseg1_rt.version import __version__
@@ -122,7 +122,9 @@ def merge_files(
         lora = read_lora(lora_path, backbone, expected_rank)
         rank = lora["w_a_000"].shape[0]
         state = merge_lora(state, lora, backbone)
-        metadata |= {"lora_sha256": sha256_of_file(Path(lora_path)), "lora_rank": str(rank)}
+        # What its training said of itself comes along; what this merge knows counts more.
+        own = {"lora_sha256": sha256_of_file(Path(lora_path)), "lora_rank": str(rank)}
+        metadata = read_provenance(lora_path) | metadata | own
     write_safetensors(output, state, metadata, dtype)
     return MergeSummary(output, rank, image_size, len(state), output.stat().st_size, metadata)
 

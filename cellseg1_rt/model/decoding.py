@@ -4,7 +4,9 @@ What layer 1 computes from the image alone is computed once an image instead of 
 56 rows (7 tokens × 8 heads) ever meet the image positions, so the projections of the image side are
 absorbed into those rows instead of being applied to every position of every prompt. Only mask
 token 0 and score 0 are decoded (CellSeg1 reads no other), and masks are upscaled only for the
-prompts that are asked for. May import torch.
+prompts that are asked for.
+
+A LoRA's dropout, other for every prompt, takes those projections in training. May import torch.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch.nn import functional
 
 from cellseg1_rt.backbone import PATCH_SIZE
 from cellseg1_rt.model.encoding import sub_grid
+from cellseg1_rt.model.lora_linear import LoraLinear, dropped, drops
 
 __all__ = ["Decoded", "decode_points", "upscale_masks"]
 
@@ -174,8 +177,8 @@ def _by_head(tokens: Tensor, batch: int) -> Tensor:
 
 def _by_prompt(weights: Tensor, rows: int) -> Tensor:
     """[B, H, N·R, T] to [P, H·R, T]."""
-    apart: Tensor = weights.unflatten(2, (-1, rows)).transpose(1, 2)  # [B, N, H, R, T]
-    return apart.flatten(0, 1).flatten(1, 2)
+    apart: Tensor = weights.unflatten(2, (-1, rows)).transpose(1, 2).flatten(0, 1)
+    return apart.flatten(1, 2)
 
 
 def _shared_image_to_tokens(
@@ -184,6 +187,10 @@ def _shared_image_to_tokens(
     """Tokens [P, R, C] attend to images [B, T, C] that their prompts share."""
     query = _by_head(_scaled(attention, attention.q_proj(queries)), len(image))
     key = _heads(attention, attention.k_proj(image + position)).permute(0, 2, 3, 1)
+    if drops(attention.v_proj):
+        weights = _by_prompt((query @ key).softmax(dim=3), queries.shape[1])
+        own = _for_each_prompt(attention.v_proj, image, len(queries))
+        return _seen(attention, weights, own)
     value = _heads(attention, attention.v_proj(image)).transpose(1, 2)
     weights = (query @ key).softmax(dim=3).to(value.dtype)  # [B, H, N·R, T]
     out = (weights @ value).transpose(1, 2).reshape(*queries.shape[:2], -1)
@@ -195,10 +202,13 @@ def _shared_tokens_to_image(
     attention: Attention, image: Tensor, tokens: Tensor, values: Tensor
 ) -> Tensor:
     """What images [B, T, C] (with positions) take from each prompt's tokens: [P, T, C]."""
-    rows = tokens.shape[1]
-    key = _by_head(_scaled(attention, attention.k_proj(tokens)), len(image))
+    key = _scaled(attention, attention.k_proj(tokens))
+    if drops(attention.q_proj):
+        own = _for_each_prompt(attention.q_proj, image, len(tokens))
+        return _spread(attention, _asked(attention, key, own), values)
+    key = _by_head(key, len(image))
     query = _heads(attention, attention.q_proj(image)).permute(0, 2, 3, 1)  # [B, H, D, T]
-    logits = _by_prompt(key @ query, rows)
+    logits = _by_prompt(key @ query, tokens.shape[1])
     return _spread(attention, logits, values)
 
 
@@ -216,6 +226,8 @@ def _image_to_tokens(
     table = _heads(attention, functional.linear(position, attention.k_proj.weight))
     at_place = _by_head(query, len(position)) @ table.permute(0, 2, 3, 1)
     weights = (logits + _by_prompt(at_place, queries.shape[1])).softmax(dim=2).to(keys.dtype)
+    if drops(attention.v_proj):
+        return _seen(attention, weights, attention.v_proj(keys))
     seen = (weights @ keys).unflatten(1, (attention.num_heads, -1))  # [P, H, R, C]
     of_values = _heads(attention, attention.v_proj.weight.T).transpose(0, 1)  # [H, C, D]
     out = torch.einsum("phrc,hcd->prhd", seen, of_values.to(seen.dtype)).flatten(2)
@@ -231,11 +243,35 @@ def _tokens_to_image(
     The logits are (Wqᵀ·k)·keys plus k·(position·Wqᵀ + bq), whose right factor prompts share.
     """
     key = _scaled(attention, attention.k_proj(tokens))
+    if drops(attention.q_proj):
+        placed = keys.unflatten(0, (len(position), -1)) + position[:, None]
+        own = attention.q_proj(placed.flatten(0, 1))
+        return _spread(attention, _asked(attention, key, own), values)
     logits = _absorbed(key, attention.q_proj.weight) @ keys.transpose(1, 2)
     table = _heads(attention, attention.q_proj(position)).permute(0, 2, 3, 1)
     at_place = _by_head(key, len(position)) @ table
     logits = logits + _by_prompt(at_place, tokens.shape[1])
     return _spread(attention, logits, values)
+
+
+def _for_each_prompt(layer: LoraLinear, image: Tensor, prompts: int) -> Tensor:
+    """Projections of images [B, T, C], made once and then dropped for each prompt: [P, T, H·D]."""
+    projected = layer.product(image, bias=True)[:, None]
+    return dropped(layer, projected.expand(-1, prompts // len(image), -1, -1)).flatten(0, 1)
+
+
+def _seen(attention: Attention, weights: Tensor, own: Tensor) -> Tensor:
+    """What weights [P, H·R, T] take from values [P, T, H·D], projected: [P, R, C]."""
+    by_head = weights.unflatten(1, (attention.num_heads, -1)).to(own.dtype)
+    out = by_head @ _heads(attention, own).transpose(1, 2)
+    projected: Tensor = attention.out_proj(out.transpose(1, 2).flatten(2))
+    return projected
+
+
+def _asked(attention: Attention, key: Tensor, own: Tensor) -> Tensor:
+    """Logits [P, H·R, T] of keys [P, R, H, D], scaled, and queries [P, T, H·D]."""
+    logits: Tensor = key.transpose(1, 2) @ _heads(attention, own).permute(0, 2, 3, 1)
+    return logits.flatten(1, 2)
 
 
 def _absorbed(rows: Tensor, projection: Tensor) -> Tensor:

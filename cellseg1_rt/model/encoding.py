@@ -8,17 +8,30 @@ their meaning, so training on small windows is training the full-size model. May
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import Attention, Block
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["encode_window", "sub_grid"]
+from cellseg1_rt.model.attention_blocks import attend_in_blocks
+from cellseg1_rt.model.lora_linear import dropped, product
+
+__all__ = ["Way", "encode_window", "sub_grid"]
+
+Way = Literal["products", "fused", "blocks"]
 
 
 def encode_window(
-    encoder: ImageEncoderViT, pixels: Tensor, origins: Tensor | None = None
+    encoder: ImageEncoderViT,
+    pixels: Tensor,
+    origins: Tensor | None = None,
+    *,
+    way: Way = "products",
+    checkpointing: bool = False,
 ) -> Tensor:
     """Embeddings of windows of the encoder's input.
 
@@ -27,6 +40,10 @@ def encode_window(
     encoder : its position tables are those of the whole frame of F×F tokens.
     pixels : float [B, 3, 16h, 16w], normalised; h, w ≤ F.
     origins : int64 [B, 2], (top, left) of each window in the frame, in tokens; None: whole frames.
+    way : of attention. ``products``: plain ones, as exported. ``fused``: PyTorch's kernel, which
+        keeps no T×T weights for gradients. ``blocks``: a head at a time, in float32 only, whose
+        rel-pos tables get no gradients: the quickest to train a LoRA with on a CPU.
+    checkpointing : keep only what goes into each block and compute its inside again for gradients.
 
     Returns
     -------
@@ -38,7 +55,10 @@ def encode_window(
         positions if origins is None else sub_grid(positions, origins, tokens.shape[1:3])
     )
     for block in encoder.blocks:
-        tokens = _block(block, tokens)
+        if checkpointing:
+            tokens = checkpoint(_block, block, tokens, way, use_reentrant=False)
+        else:
+            tokens = _block(block, tokens, way)
     embedding: Tensor = encoder.neck(tokens.permute(0, 3, 1, 2))
     return embedding
 
@@ -51,21 +71,23 @@ def sub_grid(grid: Tensor, origins: Tensor, size: tuple[int, ...]) -> Tensor:
     )
 
 
-def _block(block: Block, tokens: Tensor) -> Tensor:
+def _block(block: Block, tokens: Tensor, way: Way) -> Tensor:
     height, width, channels = tokens.shape[1:]
     attention, normed = block.attn, block.norm1(tokens)
     # The bias is added after windows are cut: SAM pads the tokens with zeros, so a padded token's
-    # query, key and value are the bias, and no product is needed to know them.
-    qkv = functional.linear(normed, attention.qkv.weight)
+    # query, key and value are the bias, and no product is needed to know them. Dropout, which a
+    # LoRA has on the sum, comes after both and so meets padded tokens too.
+    qkv = product(attention.qkv, normed)
     side = block.window_size
     if side == 0:
-        attended = _attend(attention, qkv + attention.qkv.bias)
+        attended = _attend(attention, dropped(attention.qkv, qkv + attention.qkv.bias), way)
     else:
         padded = functional.pad(qkv, (0, 0, 0, -width % side, 0, -height % side))
         rows, columns = padded.shape[1] // side, padded.shape[2] // side
         windows = padded.view(-1, rows, side, columns, side, 3 * channels).transpose(2, 3)
         windows = windows.reshape(-1, side, side, 3 * channels) + attention.qkv.bias
-        attended = _attend(attention, windows).view(-1, rows, columns, side, side, channels)
+        attended = _attend(attention, dropped(attention.qkv, windows), way)
+        attended = attended.view(-1, rows, columns, side, side, channels)
         attended = attended.transpose(2, 3).reshape(-1, rows * side, columns * side, channels)
         attended = attended[:, :height, :width]
     tokens = tokens + attention.proj(attended)
@@ -73,7 +95,7 @@ def _block(block: Block, tokens: Tensor) -> Tensor:
     return result
 
 
-def _attend(attention: Attention, qkv: Tensor) -> Tensor:
+def _attend(attention: Attention, qkv: Tensor, way: Way) -> Tensor:
     """Attention over all tokens of [B, h, w, 3C], before its projection: [B, h, w, C].
 
     The decomposed rel-pos rides in the product: q·s·k + q·Rh[y, y'] + q·Rw[x, x'] is one dot
@@ -84,20 +106,47 @@ def _attend(attention: Attention, qkv: Tensor) -> Tensor:
     heads, count = attention.num_heads, height * width
     q, k, v = qkv.view(-1, count, 3, heads, qkv.shape[3] // (3 * heads)).unbind(2)
     q, k, v = (part.transpose(1, 2).flatten(0, 1) for part in (q, k, v))  # [B·heads, T, c]
+    if way == "blocks":
+        rows = _distances(attention.rel_pos_h, height)
+        columns = _distances(attention.rel_pos_w, width)
+        out = attend_in_blocks(q, k, v, rows, columns, attention.scale)
+    else:
+        query, key = _with_places(attention, q, k, (height, width))
+        out = _products(query, key, v) if way == "products" else _fused(query, key, v)
+    merged: Tensor = out.unflatten(0, (-1, heads)).transpose(1, 2)  # [B, T, heads, c]
+    return merged.reshape(-1, height, width, qkv.shape[3] // 3)
+
+
+def _with_places(
+    attention: Attention, q: Tensor, k: Tensor, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Queries and keys [N, T, c] widened by their places: [N, T, c + h + w]."""
+    height, width = size
     on_grid = q.unflatten(1, (height, width))
     by_row = torch.einsum("bhwc,hkc->bhwk", on_grid, _distances(attention.rel_pos_h, height))
     by_column = torch.einsum("bhwc,wkc->bhwk", on_grid, _distances(attention.rel_pos_w, width))
     query = torch.cat([q * attention.scale, by_row.flatten(1, 2), by_column.flatten(1, 2)], dim=2)
-    place = torch.arange(count, device=q.device)
+    place = torch.arange(height * width, device=q.device)
     onehots = torch.cat(
         [functional.one_hot(place // width, height), functional.one_hot(place % width, width)],
         dim=1,
     ).to(k.dtype)
     key = torch.cat([k, onehots.expand(k.shape[0], -1, -1)], dim=2)
-    # Plain products: PyTorch's fused CPU kernel is slower than they are in bfloat16 at this width.
-    out = (query @ key.transpose(1, 2)).softmax(dim=2).to(v.dtype) @ v
-    merged: Tensor = out.unflatten(0, (-1, heads)).transpose(1, 2)  # [B, T, heads, c]
-    return merged.reshape(-1, height, width, qkv.shape[3] // 3)
+    return query, key
+
+
+def _products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    weights = (query @ key.transpose(1, 2)).softmax(dim=2)
+    found: Tensor = weights.to(value.dtype) @ value
+    return found
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    # It wants one width for all three.
+    wide = functional.pad(value, (0, query.shape[2] - value.shape[2]))
+    query, key, wide = (part.to(value.dtype)[None] for part in (query, key, wide))
+    out: Tensor = functional.scaled_dot_product_attention(query, key, wide, scale=1.0)[0]
+    return out[..., : value.shape[2]]
 
 
 def _distances(table: Tensor, size: int) -> Tensor:

@@ -1,12 +1,12 @@
 """CellSeg1's LoRA on a SAM: adds it, reads and writes it in upstream's form.
 
-Merging is ``export/merge.py``; names and places are ``lora_layout.py``. May import torch and,
-through ``weights.py``, safetensors and segment-anything.
+The layer itself is ``lora_linear.py``; names and places are ``lora_layout.py``; merging is
+``export/merge.py``. May import torch and, through ``weights.py``, safetensors and segment-anything.
 """
 
 from __future__ import annotations
 
-import math
+import json
 import re
 from collections.abc import Mapping
 from itertools import groupby
@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cellseg1_rt.backbone import PATCH_SIZE, Backbone
 from cellseg1_rt.errors import ConfigError, WeightsError
-from cellseg1_rt.files import atomic_path
+from cellseg1_rt.files import atomic_path, sha256_of_file
 from cellseg1_rt.model.lora_layout import LoraSite, is_replaced, lora_sites
+from cellseg1_rt.model.lora_linear import LoraLinear, LowRank
 from cellseg1_rt.model.weight_checks import (
     check_finite,
     check_shapes,
     describe_encoder,
     expected_shapes,
 )
-from cellseg1_rt.model.weights import read_tensors, write_safetensors
+from cellseg1_rt.model.weights import read_metadata, read_tensors, write_safetensors
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -41,54 +41,11 @@ __all__ = [
     "lora_parameters",
     "lora_state",
     "read_lora",
+    "read_provenance",
     "write_lora",
 ]
 
-
-class LowRank(nn.Module):
-    """x·Aᵀ·Bᵀ with A [rank, in_features] Kaiming-uniform (a = √5) and B [out_features, rank] zero.
-
-    There is no alpha scaling (CellSeg1, "LoRA").
-    """
-
-    def __init__(self, in_features: int, out_features: int, rank: int) -> None:
-        super().__init__()
-        self.a = nn.Parameter(torch.empty(rank, in_features))
-        self.b = nn.Parameter(torch.zeros(out_features, rank))
-        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [..., in_features] to [..., out_features]."""
-        return functional.linear(functional.linear(x, self.a), self.b)
-
-
-class LoraLinear(nn.Module):
-    """A frozen linear layer, plus low-rank updates on some of its output rows.
-
-    Dropout sits on the sum, as in the published code, and so on every row: for a fused ``qkv`` on k
-    too, which has no update.
-
-    Parameters
-    ----------
-    frozen : the layer, [out, in].
-    updates : by first output row.
-    dropout : probability, in training only.
-    """
-
-    def __init__(self, frozen: nn.Linear, updates: Mapping[int, LowRank], dropout: float) -> None:
-        super().__init__()
-        self.frozen = frozen
-        self.updates = nn.ModuleDict({str(row): update for row, update in updates.items()})
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [..., in] to [..., out]."""
-        total = self.frozen(x)
-        for row, update in self.updates.items():
-            change = update(x)
-            total.narrow(-1, int(row), change.shape[-1]).add_(change)
-        dropped: Tensor = self.dropout(total)
-        return dropped
+_HASH_KEY = "lora_sha256"
 
 
 def add_lora(sam: Sam, rank: int = 4, dropout: float = 0.1) -> Sam:
@@ -191,8 +148,18 @@ def read_lora(path: Path | str, backbone: Backbone, rank: int | None = None) -> 
     return state
 
 
-def write_lora(path: Path, state: Mapping[str, Tensor]) -> None:
+def write_lora(
+    path: Path, state: Mapping[str, Tensor], provenance: Mapping[str, str] | None = None
+) -> None:
     """Write a LoRA as upstream does (``.pth``) or as ``.safetensors``, whole or not at all.
+
+    Parameters
+    ----------
+    path : the file.
+    state : tensors in upstream's layout.
+    provenance : what it was made from, text by name: metadata of a ``.safetensors`` file; a
+        ``.pth`` file gets NAME.json beside it, with the file's hash, since upstream's form has no
+        place for it.
 
     Raises
     ------
@@ -200,17 +167,46 @@ def write_lora(path: Path, state: Mapping[str, Tensor]) -> None:
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        write_safetensors(path, state, {})
+        write_safetensors(path, state, provenance or {})
     elif path.suffix == ".pth":
         # Given a path, torch.save writes its random temporary name into the archive.
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             torch.save(dict(state), file)
+        if provenance is not None:
+            told = {_HASH_KEY: sha256_of_file(path), **provenance}
+            with atomic_path(path.with_suffix(".json")) as temporary:
+                temporary.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     else:
         raise ConfigError(
             "not a name for a LoRA file",
             where=path,
             expected="a name ending in .pth or .safetensors",
         )
+
+
+def read_provenance(path: Path | str) -> dict[str, str]:
+    """What ``write_lora`` was told of a LoRA file; empty if nothing, as in upstream's files.
+
+    Raises
+    ------
+    WeightsError : if NAME.json beside a ``.pth`` file cannot be read, or is of another file.
+    """
+    path = Path(path)
+    beside = path.with_suffix(".json")
+    if path.suffix == ".safetensors" or not beside.is_file():
+        return read_metadata(path)
+    fix = "remove it, or put the LoRA file that it belongs to beside it"
+    try:
+        told = dict(json.loads(beside.read_text(encoding="utf-8")))
+        expected = told.pop(_HASH_KEY)
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise WeightsError("provenance cannot be read", where=beside, got=error, fix=fix) from error
+    found = sha256_of_file(path)
+    if found != expected:
+        raise WeightsError(
+            "provenance of another LoRA file", where=beside, got=expected, expected=found, fix=fix
+        )
+    return {str(key): str(value) for key, value in told.items()}
 
 
 def check_lora(

