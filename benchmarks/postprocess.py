@@ -30,10 +30,13 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
-from plain_postprocess import plain_labels
 from scipy import ndimage
 
 import cellseg1_rt
+from cellseg1_rt.benchmarking.plain_masks import masks_of_batch
+from cellseg1_rt.benchmarking.plain_model import BATCH
+from cellseg1_rt.benchmarking.plain_path import labels_from_masks
+from cellseg1_rt.benchmarking.stopwatch import Stopwatch
 from cellseg1_rt.bundles import SAMPLES
 from cellseg1_rt.formats import read_labels
 from cellseg1_rt.geometry import Crop, prompt_grid
@@ -110,6 +113,17 @@ def fast_candidates(answers: Answers, side_px: int) -> Candidates:
     return Candidates(found, size, floors=SETTINGS, settings=SETTINGS)
 
 
+def plain_labels(answers: Answers, side_px: int) -> NDArray[np.int32]:
+    """What upstream does from logits on: every mask at full size, NMS pair by pair."""
+    size, crop = (side_px, side_px), Crop(0, 0, side_px, side_px)
+    scores, logits = torch.from_numpy(answers.score), torch.from_numpy(answers.logits)[:, None]
+    found = []
+    for first in range(0, len(scores), BATCH):
+        batch = slice(first, first + BATCH)
+        found += masks_of_batch(scores[batch], logits[batch], crop, size, MODEL_PX, SETTINGS)
+    return labels_from_masks([found], size, SETTINGS, Stopwatch())
+
+
 def timed(run: Callable[[], Any]) -> tuple[Any, float, float]:
     """What ``run`` gives, its wall time and its CPU time over all threads, in ms."""
     wall, cpu = time.perf_counter(), time.process_time()
@@ -120,7 +134,6 @@ def timed(run: Callable[[], Any]) -> tuple[Any, float, float]:
 def compare(scene: str, side_px: int, pairs: int, plain_pairs: int) -> dict[str, Any]:
     """One row: both ways by turns, then other thresholds on held candidates."""
     answers = answers_of(scene_labels(SCENES[scene]))
-    size = (side_px, side_px)
     held = fast_candidates(answers, side_px)
     held.labels(score=0.9, nms=0.1)
     fast, plain, other = [], [], []
@@ -130,9 +143,7 @@ def compare(scene: str, side_px: int, pairs: int, plain_pairs: int) -> dict[str,
         fast.append((*of_candidates, *of_rest))
         other.append(timed(lambda: held.labels(score=0.9, nms=0.1))[1])
         if pair < plain_pairs:
-            labels, *of_plain = timed(
-                lambda: plain_labels(answers.score, answers.logits, size, SETTINGS)
-            )
+            labels, *of_plain = timed(lambda: plain_labels(answers, side_px))
             plain.append(tuple(of_plain))
     ratios = [
         {"wall": p[0] / (f[0] + f[2]), "cpu": p[1] / (f[1] + f[3])}

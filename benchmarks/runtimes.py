@@ -4,13 +4,14 @@
 
 Times are of alternating rounds: every round runs each runtime once, so that what else the machine
 does meets all of them. Ratios are medians of the rounds' own ratios. Beside each speed stands how
-far scores and logits are from ONNX Runtime's, in units of their standard deviation.
+far scores and logits are from ONNX Runtime's, in units of their standard deviation. This is for
+choosing the prompts a call and for seeing errors of the graphs; whole images, stage by stage and
+against the plain path, are `cellseg1-rt benchmark`.
 """
 
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -23,6 +24,7 @@ import typer
 import cellseg1_rt
 from cellseg1_rt.backends.base import Backend
 from cellseg1_rt.backends.choose import RUNTIMES, choose_runtime, load_backend
+from cellseg1_rt.benchmarking.machine import cpu_name
 from cellseg1_rt.bundles import SAMPLES, find_bundle
 from cellseg1_rt.contract import MANIFEST_NAME, read_manifest
 from cellseg1_rt.diagnostics import describe_installation
@@ -178,16 +180,6 @@ def line_of(row: dict[str, Any]) -> str:
     difference = row["difference"]
     cells.append(f"score {difference['score']:.0e}, logits {difference['logits']:.0e} off")
     return " | ".join(cells)
-
-
-def cpu_name() -> str:
-    """The processor's own name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,10 @@ import tempfile
 import venv
 from pathlib import Path
 
-COMMANDS = ("demo", "segment", "merge", "export", "pretrain", "fetch-sam", "info")
+COMMANDS = (
+    "demo", "segment", "train", "merge", "export", "evaluate", "benchmark", "pretrain", "fetch-sam",
+    "info",
+)  # fmt: skip
 
 
 def main(wheel: Path) -> None:

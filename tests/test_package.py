@@ -14,7 +14,10 @@ HEAVY = (
     "torch", "onnxruntime", "openvino", "onnx", "segment_anything", "safetensors", "scipy", "cv2",
     "numba",
 )  # fmt: skip
-COMMANDS = ("demo", "segment", "merge", "export", "pretrain", "fetch-sam", "info")
+COMMANDS = (
+    "demo", "segment", "train", "merge", "export", "evaluate", "benchmark", "pretrain", "fetch-sam",
+    "info",
+)  # fmt: skip
 
 # What an environment without any extra looks like to the import system.
 WITHOUT_EXTRAS = """

@@ -10,13 +10,16 @@ import sys
 
 import typer
 
+from cellseg1_rt.cli.benchmark import benchmark
 from cellseg1_rt.cli.demo import demo
+from cellseg1_rt.cli.evaluate import evaluate
 from cellseg1_rt.cli.export import export
 from cellseg1_rt.cli.fetch_sam import fetch_sam
 from cellseg1_rt.cli.info import info
 from cellseg1_rt.cli.merge import merge
 from cellseg1_rt.cli.pretrain import pretrain
 from cellseg1_rt.cli.segment import segment
+from cellseg1_rt.cli.train import train
 from cellseg1_rt.errors import CellSeg1RtError
 
 __all__ = ["app", "main"]
@@ -28,7 +31,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, segment, merge, export, pretrain, fetch_sam, info):
+_COMMANDS = (
+    demo,
+    segment,
+    train,
+    merge,
+    export,
+    evaluate,
+    benchmark,
+    pretrain,
+    fetch_sam,
+    info,
+)
+for command in _COMMANDS:
     app.command()(command)
 
 
