@@ -21,11 +21,16 @@ from torch import Tensor
 
 from cellseg1_rt.backbone import Backbone
 from cellseg1_rt.errors import WeightsError
-from cellseg1_rt.files import atomic_path
 from cellseg1_rt.model.decoding import decode_points
 from cellseg1_rt.model.encoding import encode_window
 from cellseg1_rt.model.initialise import initialise
 from cellseg1_rt.model.sam import build_sam
+from cellseg1_rt.train.checkpoints import (
+    keep_log_until,
+    not_resumable,
+    read_checkpoint,
+    write_checkpoint,
+)
 from cellseg1_rt.train.pretrain_batch import Batch, collate, masks_of_cells
 from cellseg1_rt.train.pretrain_data import Pair, TrainingSet, draw_sample
 from cellseg1_rt.train.pretrain_loss import DenseHead, mask_loss, score_targets
@@ -89,7 +94,6 @@ class _Run:
 
     def save(self, path: Path) -> None:
         state = {
-            "identity": self.identity(),
             "step": self.step,
             "sums": self.sums,
             "sam": self.sam.state_dict(),
@@ -97,46 +101,24 @@ class _Run:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
         }
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
+        write_checkpoint(path, self.identity(), state)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint.
 
         Raises
         ------
-        WeightsError : if it cannot be read, or is of another recipe or backbone.
+        WeightsError : if it cannot be read, or is of another recipe, backbone or start.
         """
-        fix = "remove it to start again, or use the recipe it was made with"
+        state = read_checkpoint(path, self.identity())
         try:
-            state = torch.load(path, weights_only=True)
-            found = state["identity"]
-            self._require_same(found, path, fix)
             self.sam.load_state_dict(state["sam"])
             self.head.load_state_dict(state["head"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.average, self.step = state["average"], state["step"]
             self.sums = state["sums"]
-        except (OSError, LookupError, RuntimeError, EOFError, TypeError, ValueError) as error:
-            raise WeightsError(
-                "checkpoint cannot be resumed",
-                where=path,
-                got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-                fix=fix,
-            ) from error
-
-    def _require_same(self, found: dict[str, Any], path: Path, fix: str) -> None:
-        wanted = self.identity()
-        differing = [
-            f"{part}.{name} is {found[part].get(name)!r}, not {value!r}"
-            for part in wanted
-            for name, value in wanted[part].items()
-            if found[part].get(name) != value
-        ]
-        if differing:
-            raise WeightsError(
-                "checkpoint is of another run", where=path, got="; ".join(differing), fix=fix
-            )
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise not_resumable(path, error) from error
 
 
 def pretrain(
@@ -173,7 +155,7 @@ def pretrain(
     if checkpoint.exists():
         run.load(checkpoint)
     log_path = work / "log.jsonl"
-    seconds_before = _keep_log_until(log_path, run.step)
+    seconds_before = keep_log_until(log_path, run.step)
     real = TrainingSet(training)
     started = time.perf_counter()
     with ThreadPoolExecutor(1) as ahead, log_path.open("a") as log:
@@ -222,16 +204,6 @@ def _digest(state: Mapping[str, Tensor]) -> str:
     for value in state.values():
         digest.update(value.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _keep_log_until(path: Path, step: int) -> float:
-    """Drop the log's lines after ``step``; returns the seconds that the last kept line tells."""
-    if not path.exists():
-        return 0.0
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    kept = [line for line in lines if line["step"] <= step]
-    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    return float(kept[-1]["seconds"]) if kept else 0.0
 
 
 def _batch_at(recipe: PretrainRecipe, real: TrainingSet, step: int) -> Batch:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeVar
+from typing import Any
 
 from cellseg1_rt.backbone import PATCH_SIZE
 from cellseg1_rt.errors import ConfigError
+from cellseg1_rt.train.tables import part_from_table, require_range
 
 __all__ = ["LossWeights", "Optimizer", "PretrainRecipe", "Stage"]
 
 SMALLEST_WINDOW_PX = 48
 """Below this a synthetic scene has no room for its cells."""
-
-Part = TypeVar("Part", "LossWeights", "Optimizer", "Stage", "PretrainRecipe")
 
 
 @dataclass(frozen=True)
@@ -30,13 +28,13 @@ class Optimizer:
     clip_norm: float
 
     def __post_init__(self) -> None:
-        _require(self, "learning_rate", self.learning_rate >= 0, "a number from 0 on")
-        _require(self, "weight_decay", self.weight_decay >= 0, "a number from 0 on")
+        require_range(self, "learning_rate", self.learning_rate >= 0, "a number from 0 on")
+        require_range(self, "weight_decay", self.weight_decay >= 0, "a number from 0 on")
         for name in ("beta1", "beta2"):
-            _require(self, name, 0 <= getattr(self, name) < 1, "a number in [0, 1)")
-        _require(self, "warmup_steps", self.warmup_steps >= 1, "a whole number from 1 on")
-        _require(self, "decay_share", 0 < self.decay_share <= 1, "a share in (0, 1]")
-        _require(self, "clip_norm", self.clip_norm > 0, "a number above 0")
+            require_range(self, name, 0 <= getattr(self, name) < 1, "a number in [0, 1)")
+        require_range(self, "warmup_steps", self.warmup_steps >= 1, "a whole number from 1 on")
+        require_range(self, "decay_share", 0 < self.decay_share <= 1, "a share in (0, 1]")
+        require_range(self, "clip_norm", self.clip_norm > 0, "a number above 0")
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,8 @@ class LossWeights:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            _require(self, field.name, getattr(self, field.name) >= 0, "a number from 0 on")
-        _require(self, "quality", self.quality <= 1, "a share in [0, 1]")
+            require_range(self, field.name, getattr(self, field.name) >= 0, "a number from 0 on")
+        require_range(self, "quality", self.quality <= 1, "a share in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -84,15 +82,15 @@ class Stage:
     synthetic_share: float
 
     def __post_init__(self) -> None:
-        _require(
+        require_range(
             self,
             "window_px",
             self.window_px >= SMALLEST_WINDOW_PX and self.window_px % PATCH_SIZE == 0,
             f"a multiple of {PATCH_SIZE} from {SMALLEST_WINDOW_PX} on",
         )
         for name in ("steps", "images_per_step", "points_per_image"):
-            _require(self, name, getattr(self, name) >= 1, "a whole number from 1 on")
-        _require(self, "synthetic_share", 0 <= self.synthetic_share <= 1, "a share in [0, 1]")
+            require_range(self, name, getattr(self, name) >= 1, "a whole number from 1 on")
+        require_range(self, "synthetic_share", 0 <= self.synthetic_share <= 1, "a share in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -122,12 +120,14 @@ class PretrainRecipe:
 
     def __post_init__(self) -> None:
         for name in ("validate_every", "checkpoint_every"):
-            _require(self, name, getattr(self, name) >= 1, "a whole number from 1 on")
-        _require(self, "held_out_images", self.held_out_images >= 0, "a whole number from 0 on")
-        _require(self, "average_decay", 0 <= self.average_decay < 1, "a number in [0, 1)")
-        _require(self, "stages", len(self.stages) > 0, "at least one [[stages]] table")
+            require_range(self, name, getattr(self, name) >= 1, "a whole number from 1 on")
+        require_range(
+            self, "held_out_images", self.held_out_images >= 0, "a whole number from 0 on"
+        )
+        require_range(self, "average_decay", 0 <= self.average_decay < 1, "a number in [0, 1)")
+        require_range(self, "stages", len(self.stages) > 0, "at least one [[stages]] table")
         largest = max(stage.window_px for stage in self.stages)
-        _require(
+        require_range(
             self,
             "image_size",
             self.image_size % PATCH_SIZE == 0 and self.image_size >= largest,
@@ -140,16 +140,27 @@ class PretrainRecipe:
 
         Raises
         ------
-        ConfigError : on a missing or unknown field, or a value out of its range.
+        ConfigError : on a recipe of another kind, a missing or unknown field, or a value out of its
+            range.
         """
+        if "lora" in values and "stages" not in values:
+            raise ConfigError(
+                "a recipe for train, not for pretrain",
+                where="pretrain recipe",
+                got=f"the tables {', '.join(sorted(values))}",
+                expected="the tables optimizer, loss and stages",
+                fix="choose tiny",
+            )
         tables = dict(values)
         if "optimizer" in tables:
-            tables["optimizer"] = _part(Optimizer, tables["optimizer"], "[optimizer]")
+            tables["optimizer"] = part_from_table(
+                Optimizer, tables["optimizer"], "pretrain recipe, [optimizer]"
+            )
         if "loss" in tables:
-            tables["loss"] = _part(LossWeights, tables["loss"], "[loss]")
+            tables["loss"] = part_from_table(LossWeights, tables["loss"], "pretrain recipe, [loss]")
         if "stages" in tables:
             tables["stages"] = _stages(tables["stages"])
-        return _part(cls, tables, "top level")
+        return part_from_table(cls, tables, "pretrain recipe, top level")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, to tell one recipe from another."""
@@ -180,47 +191,6 @@ def _stages(tables: Any) -> tuple[Stage, ...]:
     if not isinstance(tables, list | tuple):
         raise ConfigError("not a list of tables", where="pretrain recipe, stages", got=repr(tables))
     return tuple(
-        _part(Stage, table, f"[[stages]] {number}") for number, table in enumerate(tables, start=1)
+        part_from_table(Stage, table, f"pretrain recipe, [[stages]] {number}")
+        for number, table in enumerate(tables, start=1)
     )
-
-
-def _part(kind: type[Part], values: Any, where: str) -> Part:
-    """A table as its dataclass: no field missing or unknown, each of its type."""
-    if not isinstance(values, dict):
-        name = where.strip("[]")
-        raise ConfigError(
-            "not a table", where=f"pretrain recipe, top level, {name}", got=repr(values)
-        )
-    expected = {field.name: str(field.type) for field in fields(kind)}
-    for problem, names in (
-        ("missing", expected.keys() - values.keys()),
-        ("unknown", values.keys() - expected.keys()),
-    ):
-        if names:
-            raise ConfigError(
-                f"{problem} field",
-                where=f"pretrain recipe, {where}",
-                got=", ".join(sorted(names)),
-                expected=", ".join(expected),
-            )
-    for name, value in values.items():
-        place = f"pretrain recipe, {where}, {name}"
-        wanted = _TYPES.get(expected[name])
-        if wanted and (not isinstance(value, wanted) or isinstance(value, bool)):
-            raise ConfigError(f"not of type {expected[name]}", where=place, got=repr(value))
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError("not finite", where=place, got=value)
-    return kind(**values)
-
-
-_TYPES: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "str": str}
-
-
-def _require(part: Any, name: str, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ConfigError(
-            "out of range",
-            where=f"pretrain recipe, {type(part).__name__}.{name}",
-            got=repr(getattr(part, name)),
-            expected=expected,
-        )

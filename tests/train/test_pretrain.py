@@ -386,7 +386,7 @@ def test_a_checkpoint_of_another_recipe_is_refused_by_what_differs(work: Path):
         "'dense': 1}, not "
         "{'focal': 20, 'focal_gamma': 2, 'dice': 2, 'neighbours': 1, 'quality': 0.4, 'score': 2, "
         "'dense': 1}. "
-        "Fix: remove it to start again, or use the recipe it was made with"
+        "Fix: remove it to start again, or use the settings it was made with"
     )
     narrow = Backbone("narrow", 26, 2, 2, (0,), 3)
     with pytest.raises(WeightsError, match=r"backbone.depth is 3, not 2") as caught:
@@ -424,6 +424,6 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(
         run(RECIPE, work)
     message = str(caught.value)
     assert message.startswith(f"{checkpoint}: checkpoint cannot be resumed; got ")
-    assert message.endswith("Fix: remove it to start again, or use the recipe it was made with")
+    assert message.endswith("Fix: remove it to start again, or use the settings it was made with")
     assert "\n" not in message
     assert checkpoint.read_bytes() == before

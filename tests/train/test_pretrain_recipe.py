@@ -87,7 +87,7 @@ def changed(values: dict[str, Any], path: str, value: Any) -> None:
         ("seed", 1.5, "top level, seed: not of type int; got 1.5"),
         ("seed", True, "seed: not of type int; got True"),
         ("loss.dice", "much", "[loss], dice: not of type float; got 'much'"),
-        ("loss", 3, "top level, loss: not a table; got 3"),
+        ("loss", 3, "pretrain recipe, [loss]: not a table; got 3"),
         ("stages", 3, "stages: not a list of tables; got 3"),
         ("stages", [], "PretrainRecipe.stages: out of range; got ()"),
         ("loss.dice", float("nan"), "dice: not finite; got nan"),
@@ -113,5 +113,11 @@ def test_what_is_refused_is_named(path: str, value: Any, message: str):
     with pytest.raises(ConfigError) as caught:
         PretrainRecipe.from_dict(values)
     assert message in str(caught.value)
-    assert str(caught.value).startswith("pretrain recipe, ")
+    assert str(caught.value).startswith(("pretrain recipe, ", "recipe, "))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["published", "quick"])
+def test_a_recipe_for_train_is_refused_by_name(name: str):
+    with pytest.raises(ConfigError, match=r"a recipe for train, not for pretrain"):
+        PretrainRecipe.from_dict(read_recipe("train", name))
