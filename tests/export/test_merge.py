@@ -74,7 +74,8 @@ def test_merged_weights_compute_what_the_lora_module_computes(name: str):
     reference = lora.image_encoder(image)
     assert relative_difference(merged.image_encoder(image), reference) <= 1e-5
 
-    points = torch.tensor([[[11.0, 499.0]], [[257.0, 31.0]], [[401.0, 3.0]]])
+    # Differences are in units of the spread of all scores: a few would not tell it.
+    points = torch.rand(31, 1, 2, generator=torch.Generator().manual_seed(47)) * 511
     for found, expected in zip(
         decode(merged, reference, points), decode(lora, reference, points), strict=True
     ):
