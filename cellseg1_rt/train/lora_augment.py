@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms import InterpolationMode  # type: ignore[import-untyped]
-from torchvision.transforms.v2 import functional  # type: ignore[import-untyped]
-from torchvision.tv_tensors import Image, KeyPoints, Mask  # type: ignore[import-untyped]
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+from torchvision.tv_tensors import Image, KeyPoints, Mask
 
 from cellseg1_rt.train.lora_sample_settings import SampleSettings
 
