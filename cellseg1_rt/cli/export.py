@@ -15,7 +15,8 @@ def export(
         str, typer.Option(help="Export recipe: vit_h, vit_l, vit_b, tiny, or a .toml file.")
     ] = "vit_h",
     precision: Annotated[
-        str | None, typer.Option(help="What the graphs compute in; the recipe's if not given.")
+        str | None,
+        typer.Option(help="fp32, fp16 or bf16, typed into the graphs; else the recipe's."),
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Side of the model's input in px, a multiple of 16.")
@@ -38,10 +39,12 @@ def export(
     if image_size is not None:
         values["image_size"] = image_size
     exported = export_bundle(weights, output, ExportRecipe.from_dict(values), overwrite=overwrite)
-    for difference in exported.differences:
-        print(
-            f"{difference.graph:15} {difference.tensor:10} "
-            f"max |difference from PyTorch| {difference.relative:.1e} of the output's spread"
-        )
+    print("largest difference from SAM in PyTorch fp32, in units of the output's spread")
+    for who, differences in (("graph", exported.differences), ("rounding", exported.rounding)):
+        for difference in differences:
+            print(
+                f"{who:8} {difference.graph:15} {difference.tensor:10} {difference.relative:.1e} "
+                f"(typical {difference.typical:.1e})"
+            )
     size_mb = sum(entry.size_bytes for entry in exported.manifest.files.values()) / 1e6
     print(f"{exported.bundle}: {values['backbone']['name']}, {size_mb:.1f} MB, verified")

@@ -29,17 +29,27 @@ from cellseg1_rt.errors import ConfigError
 from cellseg1_rt.export.graphs import graph_modules
 from cellseg1_rt.export.onnx_graphs import write_graph
 from cellseg1_rt.export.plain_graphs import plain_modules
-from cellseg1_rt.export.verify import Difference, compare_graphs, require_within
+from cellseg1_rt.export.verify import (
+    Difference,
+    compare_graphs,
+    compare_modules,
+    require_within,
+)
 from cellseg1_rt.export.weight_file import WeightFile
 from cellseg1_rt.extras import require
 from cellseg1_rt.files import require_writable_folder, sha256_of_file
+from cellseg1_rt.model.precision import in_precision
 from cellseg1_rt.model.weights import load_sam, read_metadata, write_safetensors
 from cellseg1_rt.settings import InferenceSettings
 from cellseg1_rt.version import __version__
 
 __all__ = ["ExportRecipe", "Exported", "export_bundle"]
 
-TOLERANCES = {"fp32": dict.fromkeys(GRAPHS, 1e-4)}
+TOLERANCES = {
+    "fp32": dict.fromkeys(GRAPHS, 1e-4),
+    "fp16": dict.fromkeys(GRAPHS, 0.1),
+    "bf16": dict.fromkeys(GRAPHS, 0.8),
+}
 _STORAGE = {"fp32": torch.float32, "fp16": torch.float16}
 
 
@@ -98,11 +108,20 @@ class ExportRecipe:
 
 @dataclass(frozen=True)
 class Exported:
-    """A finished export: where it is, what it says, how exact it is."""
+    """A finished export: where it is, what it says, how exact it is.
+
+    Attributes
+    ----------
+    bundle, manifest : the folder and its manifest.
+    differences : of the graphs, on ONNX Runtime, from SAM's modules in float32.
+    rounding : of the modules that were exported, in PyTorch, which rounds every operation of fp16
+        and bf16; empty for fp32.
+    """
 
     bundle: Path
     manifest: Manifest
     differences: list[Difference]
+    rounding: list[Difference]
 
 
 def export_bundle(
@@ -136,8 +155,12 @@ def export_bundle(
         )
         # What rests on disk is what is exported and verified, rounding included.
         sam = load_sam(stored, recipe.backbone, recipe.image_size)
-        weight_file = WeightFile(stored)
-        for name, module in graph_modules(sam).items():
+        plain = plain_modules(sam)
+        if recipe.precision != "fp32":  # which shares its weights with the plain modules
+            sam = load_sam(stored, recipe.backbone, recipe.image_size)
+        typed = graph_modules(in_precision(sam, recipe.precision))
+        weight_file = WeightFile(stored, recipe.precision)
+        for name, module in typed.items():
             write_graph(
                 name,
                 module,
@@ -148,8 +171,10 @@ def export_bundle(
             )
         tolerances = TOLERANCES[recipe.precision]
         # Against SAM's own modules, so that every export proves its rewrites on its own weights.
-        differences = compare_graphs(folder, plain_modules(sam), recipe.image_size)
-        require_within(differences, tolerances)
+        differences = compare_graphs(folder, plain, recipe.image_size, recipe.precision)
+        lower = recipe.precision != "fp32"
+        rounding = compare_modules(typed, plain, recipe.image_size) if lower else []
+        require_within(differences + rounding, tolerances)
         manifest = Manifest(
             backbone=recipe.backbone,
             image_size=recipe.image_size,
@@ -163,7 +188,7 @@ def export_bundle(
             },
         )
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
-    return Exported(bundle, manifest, differences)
+    return Exported(bundle, manifest, differences, rounding)
 
 
 def _versions() -> dict[str, str]:

@@ -46,14 +46,14 @@ class PromptDecoder(nn.Module):
 
         Parameters
         ----------
-        embedding : float32 [1, 256, g, g].
+        embedding : [1, 256, g, g].
         points : float32 [N, 2], (x, y) in input pixels.
 
         Returns
         -------
         score : float32 [N], IoU output 0, which CellSeg1 trains as the cell probability.
-        hyper : float32 [N, 32], the mask head's weights for mask token 0.
-        keys : float32 [N, g·g, 256], image positions after the transformer, row by row.
+        hyper : [N, 32], the mask head's weights for mask token 0.
+        keys : [N, g·g, 256], image positions after the transformer, row by row.
         """
         decoded = decode_points(self.sam, embedding, points[None])
         return decoded.score, decoded.hyper, decoded.keys
@@ -72,8 +72,8 @@ class MaskHead(nn.Module):
 
         Parameters
         ----------
-        keys : float32 [N, g·g, 256], from the prompt decoder.
-        hyper : float32 [N, 32], from the prompt decoder.
+        keys : [N, g·g, 256], from the prompt decoder.
+        hyper : [N, 32], from the prompt decoder.
         index : int64 [M], which of the N prompts survived.
 
         Returns
@@ -81,4 +81,4 @@ class MaskHead(nn.Module):
         float32 [M, 4g, 4g]; above 0 is cell.
         """
         chosen = keys.index_select(0, index), hyper.index_select(0, index)
-        return upscale_masks(self.sam, *chosen, self.grid)
+        return upscale_masks(self.sam, *chosen, self.grid).float()

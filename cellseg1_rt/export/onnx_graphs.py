@@ -20,6 +20,7 @@ from torch.export import Dim
 from cellseg1_rt.backbone import PATCH_SIZE
 from cellseg1_rt.contract import FORMAT_VERSION, GRAPHS, METADATA_PREFIX
 from cellseg1_rt.export.weight_file import WeightFile, refer_to_weights
+from cellseg1_rt.model.precision import DTYPES
 
 __all__ = ["OPSET", "write_graph"]
 
@@ -42,10 +43,10 @@ def write_graph(
     name : key of ``GRAPHS``.
     module : from ``graph_modules``; its weights are those of ``weights``.
     path : the .onnx file to write, in the folder of the weights' file.
-    image_size, precision : written into the graph's metadata.
+    image_size, precision : those of ``module``; they are written into the graph's metadata.
     weights : the file that the graph refers to.
     """
-    example, dynamic = _example_inputs(name, image_size)
+    example, dynamic = _example_inputs(name, image_size, DTYPES[precision])
     spec = GRAPHS[name]
     with torch.no_grad(), _quiet_exporter():
         program = torch.onnx.export(
@@ -74,7 +75,9 @@ def write_graph(
     ir.save(model, path)
 
 
-def _example_inputs(name: str, image_size: int) -> tuple[tuple[torch.Tensor, ...], Any]:
+def _example_inputs(
+    name: str, image_size: int, dtype: torch.dtype
+) -> tuple[tuple[torch.Tensor, ...], Any]:
     """Inputs to trace with (sizes above 1, or the exporter would fix them) and what is dynamic."""
     grid = image_size // PATCH_SIZE
     batch, prompts, survivors = Dim("B"), Dim("N"), Dim("M")
@@ -83,8 +86,9 @@ def _example_inputs(name: str, image_size: int) -> tuple[tuple[torch.Tensor, ...
         size = torch.full((2, 2), image_size, dtype=torch.int32)
         return (image, size), ({0: batch}, {0: batch})
     if name == "prompt_decoder":
-        return (torch.zeros(1, 256, grid, grid), torch.zeros(3, 2)), ({}, {0: prompts})
-    keys, hyper = torch.zeros(3, grid * grid, 256), torch.zeros(3, 32)
+        embedding = torch.zeros(1, 256, grid, grid, dtype=dtype)
+        return (embedding, torch.zeros(3, 2)), ({}, {0: prompts})
+    keys, hyper = (torch.zeros(3, *shape, dtype=dtype) for shape in ((grid * grid, 256), (32,)))
     index = torch.tensor([0, 2])
     return (keys, hyper, index), ({0: prompts}, {0: prompts}, {0: survivors})
 

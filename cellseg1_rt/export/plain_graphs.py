@@ -10,6 +10,8 @@ import torch
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
+from cellseg1_rt.model.encoding import normalised_pixels
+
 __all__ = ["PlainEncoder", "PlainMaskHead", "PlainPromptDecoder", "plain_modules"]
 
 
@@ -45,13 +47,7 @@ class PlainEncoder(nn.Module):
         -------
         float32 [B, 256, g, g].
         """
-        side = torch.arange(image.shape[1], dtype=torch.int32, device=image.device)
-        rows = side[None, :, None] < size[:, 0, None, None]
-        columns = side[None, None, :] < size[:, 1, None, None]
-        pixels = (image.float() - self.pixel_mean) / self.pixel_std
-        # The padding is zero after normalisation, which is not what black would become.
-        pixels = torch.where((rows & columns)[..., None], pixels, 0.0)
-        return self.embed(pixels.permute(0, 3, 1, 2))
+        return self.embed(normalised_pixels(image, size, self.pixel_mean, self.pixel_std))
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Embedding of normalised pixels [B, 3, S, S]."""

@@ -5,8 +5,10 @@ Ends every export. May import torch and onnxruntime.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,18 +16,29 @@ from numpy.typing import NDArray
 
 from cellseg1_rt.contract import GRAPHS
 from cellseg1_rt.errors import VerificationError
+from cellseg1_rt.export.widen import widened_graph
 from cellseg1_rt.extras import require
 
-__all__ = ["Difference", "check_inputs", "compare_graphs", "require_within"]
+__all__ = ["Difference", "check_inputs", "compare_graphs", "compare_modules", "require_within"]
+
+Arrays = list[NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Largest absolute difference of an output, in units of the reference's standard deviation."""
+    """How far an output is from its reference, in units of the reference's standard deviation.
+
+    Attributes
+    ----------
+    graph, tensor : which output.
+    relative : the largest absolute difference.
+    typical : the root of the mean squared difference.
+    """
 
     graph: str
     tensor: str
     relative: float
+    typical: float
 
 
 def check_inputs(image_size: int) -> dict[str, NDArray[np.generic]]:
@@ -50,45 +63,58 @@ def check_inputs(image_size: int) -> dict[str, NDArray[np.generic]]:
 
 
 def compare_graphs(
-    folder: Path, modules: dict[str, torch.nn.Module], image_size: int
+    folder: Path, plain: dict[str, torch.nn.Module], image_size: int, precision: str = "fp32"
 ) -> list[Difference]:
-    """Run each graph of a folder and its module on the same inputs.
+    """Run each graph of a folder and its plain module on the same inputs.
 
     Parameters
     ----------
     folder : holds ``<graph>.onnx`` for every graph of the contract.
-    modules : the PyTorch modules, by the names of ``GRAPHS``.
+    plain : float32 PyTorch modules, by the names of ``GRAPHS``.
     image_size : side S in px, a multiple of the patch size.
+    precision : of the graphs. ONNX Runtime's CPU provider has no bf16: such a graph is run with its
+        types widened, which shows that it is the right function of the right weights.
 
     Raises
     ------
     MissingExtraError : if onnxruntime is not installed.
     """
     require("onnxruntime", extra="cpu", needed_for="verifying an export")
-    held: dict[str, NDArray[np.generic]] = check_inputs(image_size)
-    differences = []
-    for name, spec in GRAPHS.items():
-        arrays = [held[tensor.name] for tensor in spec.inputs]
-        with torch.no_grad():
-            outputs = modules[name](*(torch.from_numpy(array) for array in arrays))
-        references = [
-            tensor.numpy() for tensor in (outputs if isinstance(outputs, tuple) else (outputs,))
+
+    def run(name: str, arrays: Arrays) -> Arrays:
+        path = folder / GRAPHS[name].file_name
+        if precision != "bf16":
+            return _run(path, arrays)
+        with widened_graph(path) as wide:
+            return _run(wide, arrays)
+
+    return _compare(run, plain, image_size)
+
+
+def compare_modules(
+    typed: dict[str, torch.nn.Module], plain: dict[str, torch.nn.Module], image_size: int
+) -> list[Difference]:
+    """Run each typed module, which rounds every operation, and its plain one on the same inputs.
+
+    Parameters
+    ----------
+    typed : modules in a lower precision, by the names of ``GRAPHS``.
+    plain, image_size : as for ``compare_graphs``.
+    """
+
+    def run(name: str, arrays: Arrays) -> Arrays:
+        kept = next(p.dtype for p in typed[name].parameters() if p.dtype != torch.float32)
+        tensors = [
+            tensor.to(kept) if spec.dtype == "precision" else tensor
+            for spec, tensor in zip(GRAPHS[name].inputs, map(torch.from_numpy, arrays), strict=True)
         ]
-        found = _run(
-            folder / spec.file_name, {t.name: a for t, a in zip(spec.inputs, arrays, strict=True)}
-        )
-        for tensor, reference, result in zip(spec.outputs, references, found, strict=True):
-            spread = float(reference.std()) or 1.0
-            relative = float(np.abs(result - reference).max()) / spread
-            differences.append(Difference(name, tensor.name, relative))
-            held[tensor.name] = reference
-        if name == "encoder":
-            held["embedding"] = held["embedding"][:1]
-    return differences
+        return [tensor.float().numpy() for tensor in _outputs(typed[name], tensors)]
+
+    return _compare(run, plain, image_size)
 
 
 def require_within(differences: list[Difference], tolerances: dict[str, float]) -> None:
-    """Raise unless every difference is within its graph's tolerance.
+    """Raise unless every largest difference is within its graph's tolerance.
 
     Raises
     ------
@@ -107,10 +133,42 @@ def require_within(differences: list[Difference], tolerances: dict[str, float]) 
             )
 
 
-def _run(path: Path, feeds: dict[str, NDArray[np.generic]]) -> list[NDArray[np.float32]]:
+def _compare(
+    run: Callable[[str, Arrays], Arrays], plain: dict[str, torch.nn.Module], image_size: int
+) -> list[Difference]:
+    """What ``run`` gives for each graph, from the plain modules' own outputs, against theirs."""
+    held: dict[str, NDArray[Any]] = dict(check_inputs(image_size))
+    differences = []
+    for name, spec in GRAPHS.items():
+        arrays = [held[tensor.name] for tensor in spec.inputs]
+        references = [t.numpy() for t in _outputs(plain[name], map(torch.from_numpy, arrays))]
+        for tensor, reference, found in zip(
+            spec.outputs, references, run(name, arrays), strict=True
+        ):
+            spread = float(reference.std()) or 1.0
+            error = np.abs(found.astype(np.float32) - reference) / spread
+            typical = float(np.sqrt(np.mean(np.square(error, dtype=np.float64))))
+            differences.append(Difference(name, tensor.name, float(error.max()), typical))
+            held[tensor.name] = reference
+        if name == "encoder":
+            held["embedding"] = held["embedding"][:1]
+    return differences
+
+
+@torch.no_grad()
+def _outputs(module: torch.nn.Module, tensors: Any) -> list[torch.Tensor]:
+    outputs = module(*tensors)
+    return list(outputs) if isinstance(outputs, tuple) else [outputs]
+
+
+def _run(path: Path, arrays: Arrays) -> Arrays:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    feeds = {
+        put.name: array.astype(np.float16) if put.type == "tensor(float16)" else array
+        for put, array in zip(session.get_inputs(), arrays, strict=True)
+    }
     return list(session.run(None, feeds))

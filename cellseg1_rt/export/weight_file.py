@@ -2,9 +2,9 @@
 
 ONNX lets an initializer be a byte range of another file. A safetensors file is a header and raw
 little-endian tensors, so all three graphs refer to the bundle's ``weights.safetensors``, which
-keeps SAM's own key layout and opens anywhere. Weights that rest in fp16 are widened by a Cast in
-the graph, and what the exporter rearranged is rearranged there; runtimes fold both when they load.
-May import onnx, onnx-ir and numpy.
+keeps SAM's own key layout and opens anywhere. Weights that rest in another type than the graph
+computes in go through a Cast in the graph, and what the exporter rearranged is rearranged there;
+runtimes fold both when they load. May import onnx, onnx-ir, ml-dtypes and numpy.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -23,8 +24,14 @@ from numpy.typing import NDArray
 __all__ = ["WeightFile", "refer_to_weights"]
 
 _DTYPES = {"F16": (ir.DataType.FLOAT16, np.float16), "F32": (ir.DataType.FLOAT, np.float32)}
+_COMPUTED = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16}
+"""What weights are in a graph of each precision, besides the float32 ones of every graph."""
 _SMALLEST = 1024
 """Elements below which an initializer stays in the graph: a reference would not pay."""
+
+
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_Key = tuple[str, tuple[int, ...], bytes]
 
 
 @dataclass(frozen=True)
@@ -66,15 +73,22 @@ def _forms_of(shape: tuple[int, ...]) -> list[_Form]:
 
 
 class WeightFile:
-    """The tensors of a safetensors file, found again by content."""
+    """The tensors of a safetensors file, found again by content.
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    path : the file.
+    precision : what the graphs compute in; their weights are the file's, rounded to that.
+    """
+
+    def __init__(self, path: Path, precision: str = "fp32") -> None:
         self.path = path
         with path.open("rb") as file:
             (header_bytes,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(header_bytes))
         data = np.memmap(path, np.uint8, "r", offset=8 + header_bytes)
-        self._by_content: dict[tuple[tuple[int, ...], bytes], tuple[_Entry, _Form]] = {}
+        types = dict.fromkeys((np.float32, _COMPUTED[precision]))
+        self._by_content: dict[_Key, tuple[_Entry, _Form]] = {}
         for name, tensor in sorted(header.items()):
             if name == "__metadata__" or tensor["dtype"] not in _DTYPES:
                 continue
@@ -83,28 +97,29 @@ class WeightFile:
             shape = tuple(tensor["shape"])
             values = data[first:last].view(numpy_dtype).reshape(shape)
             entry = _Entry(name, dtype, shape, 8 + header_bytes + first, last - first, values)
-            wide = values.astype(np.float32)
-            for form in _forms_of(shape):
-                self._by_content.setdefault(_key(form.of(wide)), (entry, form))
+            for computed in types:
+                rounded = values.astype(np.float32).astype(computed)
+                for form in _forms_of(shape):
+                    self._by_content.setdefault(_key(form.of(rounded)), (entry, form))
 
-    def find(self, values: NDArray[np.float32]) -> tuple[_Entry, _Form] | None:
+    def find(self, values: NDArray[Any]) -> tuple[_Entry, _Form] | None:
         """The tensor that holds exactly these values, and the form they are in."""
         found = self._by_content.get(_key(values))
         if found is None:
             return None
         entry, form = found
-        held = form.of(entry.values.astype(np.float32))
+        held = form.of(entry.values.astype(np.float32).astype(values.dtype))
         return found if np.array_equal(held, values) else None
 
 
 def refer_to_weights(model: ir.Model, weights: WeightFile) -> None:
-    """Replace float32 initializers of ``model`` that ``weights`` holds by references, in place."""
+    """Replace initializers of ``model`` that ``weights`` holds by references, in place."""
     graph = model.graph
     external: dict[str, ir.Value] = {}
     first = graph[0]
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
-        if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size < _SMALLEST:
+        if tensor is None or tensor.dtype not in _FLOATS or tensor.size < _SMALLEST:
             continue
         found = weights.find(np.ascontiguousarray(tensor.numpy()))
         if found is None:
@@ -114,8 +129,8 @@ def refer_to_weights(model: ir.Model, weights: WeightFile) -> None:
             external[entry.name] = _external_value(entry, weights.path.name)
         steps: list[ir.Node] = []
         result = external[entry.name]
-        if entry.dtype != ir.DataType.FLOAT:
-            steps.append(ir.node("Cast", [result], {"to": int(ir.DataType.FLOAT)}))
+        if entry.dtype != tensor.dtype:
+            steps.append(ir.node("Cast", [result], {"to": int(tensor.dtype)}))
             result = steps[-1].outputs[0]
         if form.axes is not None:
             steps.append(ir.node("Transpose", [result], {"perm": list(form.axes)}))
@@ -150,5 +165,6 @@ def _external_value(entry: _Entry, location: str) -> ir.Value:
     )
 
 
-def _key(values: NDArray[np.float32]) -> tuple[tuple[int, ...], bytes]:
-    return values.shape, hashlib.sha256(np.ascontiguousarray(values).tobytes()).digest()
+def _key(values: NDArray[Any]) -> _Key:
+    content = hashlib.sha256(np.ascontiguousarray(values).tobytes()).digest()
+    return values.dtype.name, values.shape, content

@@ -22,6 +22,7 @@ from torch.nn import functional
 from cellseg1_rt.backbone import PATCH_SIZE
 from cellseg1_rt.model.encoding import sub_grid
 from cellseg1_rt.model.lora_linear import LoraLinear, dropped, drops
+from cellseg1_rt.model.precision import normed
 
 __all__ = ["Decoded", "decode_points", "upscale_masks"]
 
@@ -65,39 +66,42 @@ def decode_points(
         position = sub_grid(encoding, origins, embedding.shape[2:]).flatten(1, 2)
     own = prompt.no_mask_embed.weight.to(embedding.dtype)
     image = embedding.flatten(2).transpose(1, 2) + own
-    tokens = _tokens(sam, points_xy.flatten(0, 1))
-
     first, second = transformer.layers
-    queries = first.norm1(_self_attend(first.self_attn, tokens, tokens))
+    dtype = first.mlp.lin1.weight.dtype
+    tokens = _tokens(sam, points_xy.flatten(0, 1)).to(dtype)
+
+    queries = normed(first.norm1, _self_attend(first.self_attn, tokens, tokens), dtype)
     seen = _shared_image_to_tokens(
         first.cross_attn_token_to_image, queries + tokens, image, position
     )
-    queries = first.norm2(queries + seen)
-    queries = first.norm3(queries + first.mlp(queries))
+    queries = normed(first.norm2, queries + seen, dtype)
+    queries = normed(first.norm3, queries + first.mlp(queries), dtype)
     found = _shared_tokens_to_image(
         first.cross_attn_image_to_token, image + position, queries + tokens, queries
     )
-    keys = first.norm4(found.unflatten(0, (batch, count)) + image[:, None]).flatten(0, 1)
+    spread = found.unflatten(0, (batch, count)) + image[:, None]
+    keys = normed(first.norm4, spread, dtype).flatten(0, 1)
 
     with_position = queries + tokens
-    queries = second.norm1(queries + _self_attend(second.self_attn, with_position, queries))
+    attended = _self_attend(second.self_attn, with_position, queries)
+    queries = normed(second.norm1, queries + attended, dtype)
     seen = _image_to_tokens(second.cross_attn_token_to_image, queries + tokens, keys, position)
-    queries = second.norm2(queries + seen)
-    queries = second.norm3(queries + second.mlp(queries))
+    queries = normed(second.norm2, queries + seen, dtype)
+    queries = normed(second.norm3, queries + second.mlp(queries), dtype)
     found = _tokens_to_image(
         second.cross_attn_image_to_token, keys, position, queries + tokens, queries
     )
-    keys = second.norm4(keys + found)
+    keys = normed(second.norm4, keys + found, dtype)
 
     # Of the seven tokens only the score's and mask 0's are read from here on.
     read = queries[:, :2]
     final = transformer.final_attn_token_to_image
     read = read + _image_to_tokens(final, read + tokens[:, :2], keys, position)
-    read = transformer.norm_final_attn(read)
+    read = transformer.norm_final_attn(read.float())
     decoder: MaskDecoder = sam.mask_decoder
     return Decoded(
         score=decoder.iou_prediction_head(read[:, 0])[:, 0],
-        hyper=decoder.output_hypernetworks_mlps[0](read[:, 1]),
+        hyper=decoder.output_hypernetworks_mlps[0](read[:, 1].to(dtype)),
         keys=keys,
     )
 
@@ -110,8 +114,11 @@ def upscale_masks(sam: Sam, keys: Tensor, hyper: Tensor, size: tuple[int, int]) 
     """
     first, norm, _, second, _ = sam.mask_decoder.output_upscaling
     grown = _product_of(first, keys)  # [M, T, 2, 2, 64]
-    grown = functional.layer_norm(grown, norm.weight.shape, norm.weight, norm.bias, norm.eps)
-    grown = functional.gelu(_product_of(second, functional.gelu(grown)))  # [M, T, 2, 2, 2, 2, 32]
+    grown = functional.layer_norm(
+        grown.to(norm.weight.dtype), norm.weight.shape, norm.weight, norm.bias, norm.eps
+    )
+    grown = functional.gelu(grown.to(second.weight.dtype))
+    grown = functional.gelu(_product_of(second, grown))  # [M, T, 2, 2, 2, 2, 32]
     logits = torch.einsum("mtabcdk,mk->mtabcd", grown, hyper.to(grown.dtype))
     height, width = size
     placed: Tensor = logits.unflatten(1, (height, width)).permute(0, 1, 3, 5, 2, 4, 6)
@@ -164,7 +171,7 @@ def _self_attend(attention: Attention, with_position: Tensor, values: Tensor) ->
     query = _scaled(attention, attention.q_proj(with_position)).transpose(1, 2)
     key = _heads(attention, attention.k_proj(with_position)).transpose(1, 2)
     value = _heads(attention, attention.v_proj(values)).transpose(1, 2)
-    weights = (query @ key.transpose(2, 3)).softmax(dim=3).to(value.dtype)
+    weights = (query @ key.transpose(2, 3)).float().softmax(dim=3).to(value.dtype)
     projected: Tensor = attention.out_proj((weights @ value).transpose(1, 2).flatten(2))
     return projected
 
@@ -188,11 +195,11 @@ def _shared_image_to_tokens(
     query = _by_head(_scaled(attention, attention.q_proj(queries)), len(image))
     key = _heads(attention, attention.k_proj(image + position)).permute(0, 2, 3, 1)
     if drops(attention.v_proj):
-        weights = _by_prompt((query @ key).softmax(dim=3), queries.shape[1])
+        weights = _by_prompt((query @ key).float().softmax(dim=3), queries.shape[1])
         own = _for_each_prompt(attention.v_proj, image, len(queries))
         return _seen(attention, weights, own)
     value = _heads(attention, attention.v_proj(image)).transpose(1, 2)
-    weights = (query @ key).softmax(dim=3).to(value.dtype)  # [B, H, N·R, T]
+    weights = (query @ key).float().softmax(dim=3).to(value.dtype)  # [B, H, N·R, T]
     out = (weights @ value).transpose(1, 2).reshape(*queries.shape[:2], -1)
     projected: Tensor = attention.out_proj(out)
     return projected
@@ -225,7 +232,8 @@ def _image_to_tokens(
     logits = _absorbed(query, attention.k_proj.weight) @ keys.transpose(1, 2)
     table = _heads(attention, functional.linear(position, attention.k_proj.weight))
     at_place = _by_head(query, len(position)) @ table.permute(0, 2, 3, 1)
-    weights = (logits + _by_prompt(at_place, queries.shape[1])).softmax(dim=2).to(keys.dtype)
+    logits = (logits + _by_prompt(at_place, queries.shape[1])).float()
+    weights = logits.softmax(dim=2).to(keys.dtype)
     if drops(attention.v_proj):
         return _seen(attention, weights, attention.v_proj(keys))
     seen = (weights @ keys).unflatten(1, (attention.num_heads, -1))  # [P, H, R, C]
@@ -291,7 +299,7 @@ def _spread(attention: Attention, logits: Tensor, values: Tensor) -> Tensor:
     output = attention.out_proj.weight.T.unflatten(0, (heads, -1))  # [H, D, C]
     added = torch.einsum("prhd,hdc->phrc", value, output.to(value.dtype))
     added = (added + (attention.out_proj.bias / heads).to(added.dtype)).flatten(1, 2)
-    apart = logits.unflatten(1, (heads, -1))
+    apart = logits.float().unflatten(1, (heads, -1))
     # Written out: over a dimension that is not the last, ONNX Runtime's softmax transposes twice.
     raised = (apart - apart.amax(dim=2, keepdim=True)).exp()
     weights = (raised / raised.sum(dim=2, keepdim=True)).flatten(1, 2).to(added.dtype)

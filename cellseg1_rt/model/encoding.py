@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
+from segment_anything.modeling.common import LayerNorm2d
 from segment_anything.modeling.image_encoder import Attention, Block
 from torch import Tensor
 from torch.nn import functional
@@ -19,8 +20,9 @@ from torch.utils.checkpoint import checkpoint
 
 from cellseg1_rt.model.attention_blocks import attend_in_blocks
 from cellseg1_rt.model.lora_linear import dropped, product
+from cellseg1_rt.model.precision import normed
 
-__all__ = ["Way", "encode_window", "sub_grid"]
+__all__ = ["Way", "encode_window", "normalised_pixels", "sub_grid"]
 
 Way = Literal["products", "fused", "blocks"]
 
@@ -38,7 +40,7 @@ def encode_window(
     Parameters
     ----------
     encoder : its position tables are those of the whole frame of F×F tokens.
-    pixels : float [B, 3, 16h, 16w], normalised; h, w ≤ F.
+    pixels : float32 [B, 3, 16h, 16w], normalised; h, w ≤ F.
     origins : int64 [B, 2], (top, left) of each window in the frame, in tokens; None: whole frames.
     way : of attention. ``products``: plain ones, as exported. ``fused``: PyTorch's kernel, which
         keeps no T×T weights for gradients. ``blocks``: a head at a time, in float32 only, whose
@@ -47,9 +49,10 @@ def encode_window(
 
     Returns
     -------
-    float [B, 256, h, w].
+    [B, 256, h, w] in the precision of the encoder's products.
     """
-    tokens = encoder.patch_embed(pixels)
+    dtype = encoder.patch_embed.proj.weight.dtype
+    tokens = encoder.patch_embed(pixels.to(dtype))
     positions = encoder.pos_embed
     tokens = tokens + (
         positions if origins is None else sub_grid(positions, origins, tokens.shape[1:3])
@@ -59,8 +62,29 @@ def encode_window(
             tokens = checkpoint(_block, block, tokens, way, use_reentrant=False)
         else:
             tokens = _block(block, tokens, way)
-    embedding: Tensor = encoder.neck(tokens.permute(0, 3, 1, 2))
+    embedding: Tensor = tokens.permute(0, 3, 1, 2).to(dtype)
+    for layer in encoder.neck:
+        wide = isinstance(layer, LayerNorm2d)
+        embedding = normed(layer, embedding, dtype) if wide else layer(embedding)
     return embedding
+
+
+def normalised_pixels(images: Tensor, sizes: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """What an encoder takes, float32 [B, 3, S, S], of padded images.
+
+    Parameters
+    ----------
+    images : uint8 [B, S, S, 3], RGB; what lies outside ``sizes`` is ignored.
+    sizes : int32 [B, 2], valid (height, width) of each image.
+    mean, std : float32 [3], of RGB in 0..255.
+    """
+    side = torch.arange(images.shape[1], dtype=torch.int32, device=images.device)
+    rows = side[None, :, None] < sizes[:, 0, None, None]
+    columns = side[None, None, :] < sizes[:, 1, None, None]
+    pixels = (images.float() - mean) / std
+    # The padding is zero after normalisation, which is not what black would become.
+    pixels = torch.where((rows & columns)[..., None], pixels, 0.0)
+    return pixels.permute(0, 3, 1, 2)
 
 
 def sub_grid(grid: Tensor, origins: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -73,11 +97,11 @@ def sub_grid(grid: Tensor, origins: Tensor, size: tuple[int, ...]) -> Tensor:
 
 def _block(block: Block, tokens: Tensor, way: Way) -> Tensor:
     height, width, channels = tokens.shape[1:]
-    attention, normed = block.attn, block.norm1(tokens)
+    attention, dtype = block.attn, block.mlp.lin1.weight.dtype
     # The bias is added after windows are cut: SAM pads the tokens with zeros, so a padded token's
     # query, key and value are the bias, and no product is needed to know them. Dropout, which a
     # LoRA has on the sum, comes after both and so meets padded tokens too.
-    qkv = product(attention.qkv, normed)
+    qkv = product(attention.qkv, normed(block.norm1, tokens, dtype))
     side = block.window_size
     if side == 0:
         attended = _attend(attention, dropped(attention.qkv, qkv + attention.qkv.bias), way)
@@ -91,7 +115,7 @@ def _block(block: Block, tokens: Tensor, way: Way) -> Tensor:
         attended = attended.transpose(2, 3).reshape(-1, rows * side, columns * side, channels)
         attended = attended[:, :height, :width]
     tokens = tokens + attention.proj(attended)
-    result: Tensor = tokens + block.mlp(block.norm2(tokens))
+    result: Tensor = tokens + block.mlp(normed(block.norm2, tokens, dtype))
     return result
 
 
@@ -136,7 +160,7 @@ def _with_places(
 
 
 def _products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    weights = (query @ key.transpose(1, 2)).softmax(dim=2)
+    weights = (query @ key.transpose(1, 2)).float().softmax(dim=2)
     found: Tensor = weights.to(value.dtype) @ value
     return found
 
