@@ -6,6 +6,7 @@ and painting (``result_from_candidates``, which does not). Imports numpy only.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from cellseg1_rt.backends.base import Backend
 from cellseg1_rt.errors import ConfigError
-from cellseg1_rt.geometry import crops_of_image
+from cellseg1_rt.geometry import Crop, crops_of_image
 from cellseg1_rt.results import Result
 from cellseg1_rt.runtime.candidates import Found, candidates_of_crop, passes_thresholds
 from cellseg1_rt.runtime.nms import suppress
@@ -27,6 +28,9 @@ __all__ = ["Candidates", "find_candidates", "result_from_candidates", "segment_r
 
 PROMPT_BATCH = 64
 """Prompts per call of the decoder: 64 MB of keys at 512 px, as large as SAM's own default."""
+
+CROP_BATCH = 5
+"""Crops per call of the encoder: an image and its four quarters."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +120,9 @@ def find_candidates(
 ) -> Candidates:
     """Rules 1 to 3: crops, prompts, candidates."""
     height, width = rgb.shape[:2]
+    crops = crops_of_image(height, width, settings.crops)
     parts: list[Found] = []
-    for index, crop in enumerate(crops_of_image(height, width, settings.crops)):
-        image, size = input_of_crop(rgb, crop, backend.image_size)
-        (embedding,) = backend.encode(image[None], np.array([size], np.int32))
+    for index, (crop, embedding) in enumerate(zip(crops, _embed(rgb, crops, backend), strict=True)):
         survivors = prompt_crop(
             backend,
             embedding,
@@ -134,6 +137,17 @@ def find_candidates(
             )
         )
     return Candidates(Found.concatenate(parts), (height, width), floors=settings, settings=settings)
+
+
+def _embed(rgb: NDArray[np.uint8], crops: Sequence[Crop], backend: Backend) -> Iterator[Any]:
+    """An embedding a crop, ``CROP_BATCH`` of them at a time."""
+    for first in range(0, len(crops), CROP_BATCH):
+        inputs = [
+            input_of_crop(rgb, crop, backend.image_size)
+            for crop in crops[first : first + CROP_BATCH]
+        ]
+        images, sizes = zip(*inputs, strict=True)
+        yield from backend.encode(np.stack(images), np.array(sizes, np.int32))
 
 
 def result_from_candidates(candidates: Candidates, settings: InferenceSettings) -> Result:
