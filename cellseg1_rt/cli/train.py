@@ -47,7 +47,7 @@ def train(
     ] = False,
     work: Annotated[
         Path | None,
-        typer.Option(help="Folder for checkpoint, log, curves. Default: OUTPUT, suffix .work"),
+        typer.Option(help="For checkpoint, log, curves and preview. Default: OUTPUT, suffix .work"),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in the work folder.")

@@ -16,7 +16,7 @@ import torch
 from cellseg1_rt.backbone import Backbone
 from cellseg1_rt.errors import ConfigError
 from cellseg1_rt.files import require_writable_folder, sha256_of_file
-from cellseg1_rt.model.lora import add_lora, write_lora
+from cellseg1_rt.model.lora import add_lora, load_lora, write_lora
 from cellseg1_rt.model.weights import load_sam
 from cellseg1_rt.train.lora_choices import SamSource, TrainOptions, find_device
 from cellseg1_rt.train.lora_held_out import Pair, split_pair
@@ -31,6 +31,7 @@ from cellseg1_rt.train.lora_memory import encoder_bytes, tiles_that_fit
 from cellseg1_rt.train.lora_recipe import EarlyStop, LoraRecipe
 from cellseg1_rt.train.lora_samples import LoraSample, SampleSettings, tiles_of_pairs
 from cellseg1_rt.train.lora_step import StepOptions
+from cellseg1_rt.train.preview import write_preview
 from cellseg1_rt.version import __version__
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def train_files(
     output : ``.pth``, as upstream writes it, with NAME.json beside it; or ``.safetensors``.
     source : what training starts from.
     recipe, options : what is done, and where.
-    work : folder for checkpoint, log and curves; by default ``output`` with suffix ``.work``.
+    work : folder for checkpoint, log, curves and preview; by default ``output`` with suffix
+        ``.work``.
     resume : go on from the checkpoint; without it, one that is there is an error.
     report : called with the figures of every step and every validation.
     tell : called with warnings and with choices that were made.
@@ -86,6 +88,10 @@ def train_files(
     job = replace(job, options=_fitted(job, options, source.backbone, sam, tell))
     trained = train_lora(sam, job, work, report=report)
     _write(output, trained, job, images, tell)
+    if trained.state is not None:
+        preview = work / "preview.png"
+        count = write_preview(preview, load_lora(sam, trained.state).eval(), images[0])
+        tell(f"{preview}: {count} cells found in {images[0].path.name}, beside its annotation")
     return trained
 
 

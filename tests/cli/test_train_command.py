@@ -117,7 +117,11 @@ def test_writes_a_lora_with_its_provenance(run_command, folder):
         "checkpoint.pt",
         "curves.png",
         "log.jsonl",
+        "preview.png",
     ]
+    assert "preview.png: " in done.err
+    with Image.open("lora.work/preview.png") as preview:
+        assert preview.size == (61 + 8 + 61, 28 + 59)
 
 
 def test_one_command_from_an_image_to_a_bundle(run_command, folder):
