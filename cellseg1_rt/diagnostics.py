@@ -13,7 +13,9 @@ from typing import Any
 
 from cellseg1_rt.backends.choose import RUNTIMES
 from cellseg1_rt.bundles import find_bundle
-from cellseg1_rt.contract import read_manifest, verify_files
+from cellseg1_rt.contract import Manifest, read_manifest, verify_files
+from cellseg1_rt.engine_files import EngineRecord, check_plan, engine_folders, read_record
+from cellseg1_rt.errors import BundleError
 from cellseg1_rt.version import __version__
 
 __all__ = ["describe_bundle", "describe_installation"]
@@ -24,6 +26,8 @@ _PARTS = {
     "torch": ("train", "trains, merges and exports"),
     "segment-anything": ("train", "SAM's modules"),
     "onnx": ("train", "writes graphs"),
+    "tensorrt-rtx": ("rtx", "builds engines for RTX cards"),
+    "tensorrt": ("tensorrt", "builds engines for the NVIDIA card that is present"),
     "nibabel": ("nifti", "reads NIfTI"),
 }
 
@@ -79,7 +83,33 @@ def describe_bundle(name: str) -> dict[str, Any]:
             file: f"{entry.size_bytes} bytes, sha256 {entry.sha256} (checked)"
             for file, entry in manifest.files.items()
         },
+        "engines": _describe_engines(folder, manifest),
     }
+
+
+def _describe_engines(bundle: Path, manifest: Manifest) -> dict[str, str]:
+    """Every engine of the bundle, checked against its hash, and whether it is of these graphs."""
+    described = {}
+    for folder in engine_folders(bundle, manifest):
+        for path in sorted(folder.glob("*.json")):
+            try:
+                record = read_record(path)
+                check_plan(record)
+                described[str(path.with_suffix(".plan"))] = _describe_engine(record, manifest)
+            except BundleError as error:  # a damaged one must not hide the others
+                described[str(path.with_suffix(".plan"))] = str(error)
+    return described
+
+
+def _describe_engine(record: EngineRecord, manifest: Manifest) -> str:
+    key = record.key
+    rows = ", ".join(f"{axis} {span.min} to {span.max}" for axis, span in key.profile.items())
+    current = record.is_of(manifest)
+    return (
+        f"{key.graph} for {', '.join(key.targets)}, {key.flavor} {key.version}, {key.precision}, "
+        f"{rows}, {record.plan_bytes} bytes, "
+        + ("checked" if current else "of other graphs or weights than the bundle's")
+    )
 
 
 def _describe_runtime(name: str) -> str:

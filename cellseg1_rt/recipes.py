@@ -1,4 +1,4 @@
-"""Finds and reads recipes: the TOML files a user edits to say how something is exported or trained.
+"""Finds and reads recipes: the TOML files a user edits to say how something is made.
 
 A recipe is named by its file (``my_cells.toml``) or, for the ones that ship, by its stem
 (``vit_h``). Imports the standard library only.
@@ -15,16 +15,17 @@ from cellseg1_rt.errors import ConfigError
 __all__ = ["read_recipe", "recipe_names"]
 
 _PACKAGE = Path(__file__).parent
-# In a checkout the export recipes lie at the top level, where users look for them; a wheel carries
-# the same files inside the package.
+# In a checkout the recipes of exports and engines lie at the top level, where users look for them;
+# a wheel carries the same files inside the package.
 _FOLDERS = {
     "export": (_PACKAGE / "_recipes" / "export", _PACKAGE.parent / "export"),
+    "engine": (_PACKAGE / "_recipes" / "engines", _PACKAGE.parent / "engines"),
     "train": (_PACKAGE / "train" / "recipes",),
 }
 
 
 def recipe_names(kind: str) -> list[str]:
-    """Stems of the recipes that ship for ``kind``: ``export`` or ``train``."""
+    """Stems of the recipes that ship for ``kind``: ``export``, ``engine`` or ``train``."""
     return sorted(path.stem for folder in _FOLDERS[kind] for path in folder.glob("*.toml"))
 
 
@@ -33,7 +34,7 @@ def read_recipe(kind: str, name: str | Path) -> dict[str, Any]:
 
     Parameters
     ----------
-    kind : ``export`` or ``train``.
+    kind : ``export``, ``engine`` or ``train``.
     name : the stem of a recipe that ships, or the path of a ``.toml`` file.
 
     Raises

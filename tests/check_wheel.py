@@ -14,8 +14,8 @@ import venv
 from pathlib import Path
 
 COMMANDS = (
-    "demo", "segment", "train", "merge", "export", "evaluate", "benchmark", "pretrain", "fetch-sam",
-    "info",
+    "demo", "segment", "train", "merge", "export", "build-engine", "evaluate", "benchmark",
+    "pretrain", "fetch-sam", "info",
 )  # fmt: skip
 
 
@@ -48,6 +48,8 @@ def main(wheel: Path) -> None:
         assert written == [f"{image.stem}_cells.csv", f"{image.stem}_labels.tif"], written
         recipes = "from cellseg1_rt.recipes import recipe_names; print(recipe_names('export'))"
         assert "vit_h" in run([programs / "python", "-c", recipes]).stdout
+        engines = recipes.replace("'export'", "'engine'")
+        assert "rtx40" in run([programs / "python", "-c", engines]).stdout
     print(f"{wheel.name}: installs, answers every --help without extras, and segments with [cpu]")
 
 

@@ -12,11 +12,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = (
     "torch", "onnxruntime", "openvino", "onnx", "segment_anything", "safetensors", "scipy", "cv2",
-    "numba",
+    "numba", "tensorrt_rtx", "pyarrow", "zarr",
 )  # fmt: skip
 COMMANDS = (
-    "demo", "segment", "train", "merge", "export", "evaluate", "benchmark", "pretrain", "fetch-sam",
-    "info",
+    "demo", "segment", "train", "merge", "export", "build-engine", "evaluate", "benchmark",
+    "pretrain", "fetch-sam", "info",
 )  # fmt: skip
 
 # What an environment without any extra looks like to the import system.
@@ -30,7 +30,7 @@ sys.meta_path.insert(0, Absent())
 """
 EXTRAS = {
     "torch", "torchvision", "onnxruntime", "openvino", "onnx", "onnxscript", "onnx_ir",
-    "segment_anything", "safetensors", "nibabel",
+    "segment_anything", "safetensors", "nibabel", "tensorrt_rtx", "pyarrow", "zarr", "ome_zarr",
 }  # fmt: skip
 
 
@@ -80,6 +80,7 @@ NEEDS_AN_EXTRA = {
     "segment": (("segment", "x.png", "-o", "OUT", "--runtime", "onnxruntime"), "cpu"),
     "segment, auto": (("segment", "x.png", "-o", "OUT"), "cpu"),
     "export": (("export", "x.safetensors", "-o", "OUT"), "train"),
+    "build-engine": (("build-engine", "tiny", "--recipe", "rtx40", "-o", "OUT"), "rtx"),
     "merge": (("merge", "--sam", "x.pth", "-o", "OUT/m.safetensors"), "train"),
     "pretrain": (("pretrain", "--data", "x", "-o", "OUT/x.safetensors"), "train"),
 }

@@ -11,6 +11,7 @@ import sys
 import typer
 
 from cellseg1_rt.cli.benchmark import benchmark
+from cellseg1_rt.cli.build_engine import build_engine
 from cellseg1_rt.cli.demo import demo
 from cellseg1_rt.cli.evaluate import evaluate
 from cellseg1_rt.cli.export import export
@@ -37,6 +38,7 @@ _COMMANDS = (
     train,
     merge,
     export,
+    build_engine,
     evaluate,
     benchmark,
     pretrain,

@@ -1,0 +1,102 @@
+"""Engines of fp16 and bf16 bundles, really exported and really built, and what memory they take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tensorrt_rtx as trt
+
+from cellseg1_rt.contract import GRAPHS, WEIGHTS_NAME, read_manifest
+from cellseg1_rt.engine.build import BuildOptions, BuiltEngines, build_engines, keys_of
+from cellseg1_rt.engine.builder import build_plan
+from cellseg1_rt.engine.memory import buffer_bytes
+from cellseg1_rt.engine.recipe import EngineRecipe
+from cellseg1_rt.export.bundle import ExportRecipe, export_bundle
+from cellseg1_rt.recipes import read_recipe
+
+# fp16 as two plans a graph, bf16 as one for both cards: either way is built with either target.
+CASES = {"fp16": False, "bf16": True}
+
+
+def export_tiny(tiny_folder: Path, folder: Path, precision: str, image_size: int) -> Path:
+    values = {**read_recipe("export", "tiny"), "precision": precision, "image_size": image_size}
+    export = ExportRecipe.from_dict(values)
+    return export_bundle(tiny_folder / WEIGHTS_NAME, folder / "bundle", export).bundle
+
+
+@pytest.fixture(scope="module", params=CASES)
+def typed(
+    request: pytest.FixtureRequest,
+    tiny_folder: Path,
+    recipe: EngineRecipe,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, list[BuiltEngines]]:
+    """The packaged weights in another precision at 128 px, and the engines of that bundle.
+
+    An export verifies itself in PyTorch, whose fp16 is slow on a CPU: hence not 512 px.
+    """
+    folder = tmp_path_factory.mktemp(request.param)
+    bundle = export_tiny(tiny_folder, folder, request.param, 128)
+    return bundle, build_engines(bundle, recipe, BuildOptions(one_plan=CASES[request.param]))
+
+
+def test_both_cards_have_engines(typed):
+    bundle, built = typed
+    precision = read_manifest(bundle).precision
+    targets = [group.targets for group in built]
+    assert targets == ([("sm_89", "sm_120")] if CASES[precision] else [("sm_89",), ("sm_120",)])
+    for group in built:
+        assert set(group.engines) == set(GRAPHS)
+        assert {engine.key.precision for engine in group.engines.values()} == {precision}
+
+
+def test_weights_take_half_of_fp32s(typed, engines):
+    """Products have them in half the width; what stays float32 is the smaller part."""
+    wide = engines[1][0].footprint.weights_bytes
+    for group in typed[1]:
+        assert 0.45 * wide < group.footprint.weights_bytes < 0.62 * wide
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", CASES)
+def test_the_whole_grid_in_one_call(tiny_folder, tmp_path, recipe, precision: str):
+    """1,024 prompts: activations and outputs within 2 GB (a plain fp32 decoder: 8.6 GB)."""
+    bundle = export_tiny(tiny_folder, tmp_path, precision, 512)
+    manifest = read_manifest(bundle)
+    whole = recipe.updated(prompt_batch=1024)
+    key = keys_of(manifest, whole, ("sm_89",), trt.__version__)["prompt_decoder"]
+    figures = build_plan(trt, bundle, manifest, key)[1]
+    sizes = buffer_bytes(manifest, whole.profile)
+    outputs = sum(sizes[tensor.name] for tensor in GRAPHS["prompt_decoder"].outputs)
+    assert outputs > 0.5e9
+    assert figures.activation_bytes + outputs <= 2.0e9
+
+
+@pytest.mark.slow
+def test_vit_h_within_eight_gigabytes(tmp_path, recipe):
+    """The published backbone in fp16 at the recipe's own sizes: half an 8 GB card, in a minute."""
+    import resource
+
+    import torch
+    from drawing import draw_weights
+
+    from cellseg1_rt.model.sam import build_sam
+    from cellseg1_rt.model.weights import write_safetensors
+
+    values = {**read_recipe("export", "vit_h"), "precision": "fp16"}
+    export = ExportRecipe.from_dict(values)
+    sam = draw_weights(build_sam(export.backbone, export.image_size), 7)
+    weights = tmp_path / "vit_h.safetensors"
+    write_safetensors(weights, sam.state_dict(), metadata={}, dtype=torch.float32)
+    del sam
+    bundle = tmp_path / "bundle"
+    export_bundle(weights, bundle, export)
+    shipped = EngineRecipe.from_dict(read_recipe("engine", "rtx40"))
+    (group,) = build_engines(bundle, shipped, BuildOptions(jobs=1))
+    assert group.footprint.total_bytes <= 4e9
+    assert group.engines["encoder"].figures.build_seconds <= 60
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 <= 8e9
+    larger = shipped.updated(prompt_batch=1024, card_gbytes=12.0)
+    (group,) = build_engines(bundle, larger, BuildOptions(jobs=1))
+    assert group.footprint.total_bytes <= larger.card.budget_bytes
