@@ -17,7 +17,13 @@ from cellseg1_rt.errors import InputError
 from cellseg1_rt.files import atomic_path
 from cellseg1_rt.formats.decoding import Decoded, decode_file
 
-__all__ = ["labels_from_numbers", "read_labels", "write_label_png", "write_label_tiff"]
+__all__ = [
+    "labels_from_numbers",
+    "read_labels",
+    "samples_from_labels",
+    "write_label_png",
+    "write_label_tiff",
+]
 
 _UINT16_MAX, _INT32_MAX, _UINT32_MAX = 2**16 - 1, 2**31 - 1, 2**32 - 1
 
@@ -82,6 +88,20 @@ def labels_from_numbers(
     return samples.astype(np.uint32)
 
 
+def samples_from_labels(
+    labels: NDArray[Any], path: Path
+) -> NDArray[np.uint16] | NDArray[np.uint32]:
+    """A label map as it is stored: uint16, or uint32 from label 65,536 on, rows together.
+
+    Raises
+    ------
+    InputError : if ``labels`` is not integer [H, W] with numbers 0..4,294,967,295.
+    """
+    if _require_label_array(labels, path) <= _UINT16_MAX:
+        return np.ascontiguousarray(labels, np.uint16)
+    return np.ascontiguousarray(labels, np.uint32)
+
+
 def write_label_tiff(
     path: str | PathLike[str],
     labels: NDArray[Any],
@@ -105,9 +125,8 @@ def write_label_tiff(
     import tifffile
 
     path = Path(path)
-    highest = _require_label_array(labels, path)
-    dtype = np.uint16 if highest <= _UINT16_MAX else np.uint32
-    description = f"ImageJ=1.54f\nmin=0.0\nmax={float(highest)}\n"
+    samples = samples_from_labels(labels, path)
+    description = f"ImageJ=1.54f\nmin=0.0\nmax={float(samples.max())}\n"
     resolution = (1.0, 1.0)
     if pixel_size_um is not None:
         description += "unit=micron\n"
@@ -115,7 +134,7 @@ def write_label_tiff(
     with atomic_path(path) as temporary:
         tifffile.imwrite(
             temporary,
-            np.ascontiguousarray(labels, dtype=dtype),
+            samples,
             photometric="minisblack",
             compression="zlib",
             description=description,
