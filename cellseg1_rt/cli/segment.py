@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from cellseg1_rt.jobs.folder import Mode
+    from cellseg1_rt.jobs.summary import Summary
 
 
 def segment(
@@ -18,7 +22,10 @@ def segment(
         str, typer.Option("--model", "-m", help="A bundle's folder, or 'tiny'.")
     ] = "tiny",
     format: Annotated[
-        str, typer.Option(help="What to write, comma-separated: tif, png, csv, overlay.")
+        str,
+        typer.Option(
+            help="Comma-separated: tif, ome, zarr, png, roi, geojson, csv, parquet, overlay."
+        ),
     ] = "tif,csv",
     runtime: Annotated[
         str, typer.Option(help="auto, onnxruntime or openvino. auto says what it takes and why.")
@@ -47,28 +54,41 @@ def segment(
     ] = "none",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 takes all cores.")] = 0,
     prompt_batch: Annotated[int, typer.Option(help="Most prompts in one decoder call.")] = 64,
+    workers: Annotated[
+        int, typer.Option(help="Threads that read images, and as many that write; 0 chooses.")
+    ] = 0,
+    shard: Annotated[
+        str | None, typer.Option(help="i/n: do only part i of n, chosen by the images' names.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Also do again what was changed since it was written."),
+    ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results that are there.")
+        bool, typer.Option("--overwrite", help="Start afresh; replace results that are there.")
     ] = False,
 ) -> None:
-    """Segment images with a bundle. Thresholds default to the bundle's own."""
-    from cellseg1_rt.errors import ConfigError
-    from cellseg1_rt.files import require_writable_folder
-    from cellseg1_rt.jobs.batch import run_tasks
-    from cellseg1_rt.jobs.inputs import find_images, plan_tasks
+    """Segment images with a bundle. Thresholds default to the bundle's own.
+
+    The same command goes on where an earlier run of it ended. An interrupt keeps what is done.
+    """
+    from cellseg1_rt.formats.outputs import require_for_outputs
+    from cellseg1_rt.jobs.batch import segmenter_of
+    from cellseg1_rt.jobs.display import show_job
+    from cellseg1_rt.jobs.folder import require_free
+    from cellseg1_rt.jobs.identity import settings_of_job
+    from cellseg1_rt.jobs.inputs import find_inputs, parse_shard, plan_tasks
+    from cellseg1_rt.jobs.job import Job, default_workers, run_job
+    from cellseg1_rt.jobs.signals import stop_on_signals
     from cellseg1_rt.runtime.model import load
 
-    if resize != "none" and not (resize.isdecimal() and 0 < int(resize) <= 2**15):
-        raise ConfigError("not a size", where="--resize", got=resize, expected="none or a number")
-    if prompt_batch < 1 or threads < 0:
-        raise ConfigError(
-            "out of range",
-            where="--prompt-batch, --threads",
-            got=f"{prompt_batch}, {threads}",
-            expected="at least 1, at least 0",
-        )
-    images = find_images(inputs)
-    tasks = plan_tasks(images, output, format.split(","), overwrite=overwrite)
+    side = _side_px(resize)
+    _require_in_range(prompt_batch, threads, workers)
+    mode, formats = _mode(resume, overwrite), format.split(",")
+    part = None if shard is None else parse_shard(shard)
+    tasks = plan_tasks(find_inputs(inputs), output, formats, part)
+    require_for_outputs(formats)
+    require_free(output, tasks, mode)
     changed = {
         "crops": crops,
         "points_per_side": points,
@@ -87,21 +107,54 @@ def segment(
         prompt_batch=prompt_batch,
         **{name: value for name, value in changed.items() if value is not None},
     )
-    is_new = not output.exists()
-    require_writable_folder(output)
     choice = loaded.choice
     print(f"runtime {choice.runtime}, {choice.precision}: {choice.reason}", file=sys.stderr)
-    failed = 0
-    for outcome in run_tasks(loaded, tasks, resize=None if resize == "none" else int(resize)):
-        if outcome.result is None:
-            failed += 1
-            print(f"error: {outcome.error}", file=sys.stderr)
-        else:
-            count = len(outcome.result.cells)
-            print(f"{outcome.task.source}: {count} cells, {outcome.seconds:.1f} s")
-    if failed == len(tasks) and is_new:
-        output.rmdir()  # nothing came of it, so nothing is left
-    else:
-        print(f"{len(tasks) - failed} of {len(tasks)} images done, results in {output}")
-    if failed:
+    settings = settings_of_job(loaded, formats, side)
+    job = Job(tasks, output, settings, side, part, mode, workers or default_workers())
+    with stop_on_signals() as stop, show_job() as report:
+        summary = run_job(job, [segmenter_of(loaded)], stop=stop, report=report)
+    _tell(summary, output)
+
+
+def _side_px(resize: str) -> int | None:
+    from cellseg1_rt.errors import ConfigError
+
+    if resize == "none":
+        return None
+    if not (resize.isdecimal() and 0 < int(resize) <= 2**15):
+        raise ConfigError("not a size", where="--resize", got=resize, expected="none or a number")
+    return int(resize)
+
+
+def _require_in_range(prompt_batch: int, threads: int, workers: int) -> None:
+    from cellseg1_rt.errors import ConfigError
+
+    if prompt_batch < 1 or threads < 0 or not 0 <= workers <= 64:
+        raise ConfigError(
+            "out of range",
+            where="--prompt-batch, --threads, --workers",
+            got=f"{prompt_batch}, {threads}, {workers}",
+            expected="at least 1, at least 0, 0 to 64",
+        )
+
+
+def _mode(resume: bool, overwrite: bool) -> Mode:
+    from cellseg1_rt.errors import ConfigError
+    from cellseg1_rt.jobs.folder import Mode
+
+    if resume and overwrite:
+        raise ConfigError("one or the other", where="--resume, --overwrite", got="both")
+    return Mode.OVERWRITE if overwrite else Mode.RESUME if resume else Mode.GO_ON
+
+
+def _tell(summary: Summary, output: Path) -> None:
+    """The last line, and the exit code."""
+    from cellseg1_rt.jobs.signals import INTERRUPTED
+
+    before = f" ({summary.before} before)" if summary.before else ""
+    print(f"{summary.done} of {summary.images} images done{before}, results in {output}")
+    if summary.left:
+        print(f"interrupted, {summary.left} left: the same command goes on", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)
+    if summary.failed:
         raise typer.Exit(1)

@@ -14,8 +14,9 @@ from cellseg1_rt.bundles import SAMPLES
 from cellseg1_rt.evaluate.metrics import average_precision
 from cellseg1_rt.files import atomic_path
 from cellseg1_rt.formats import overlay_from_labels, read_image, read_labels
-from cellseg1_rt.jobs.batch import run_tasks
-from cellseg1_rt.jobs.inputs import plan_tasks
+from cellseg1_rt.jobs.batch import run_tasks, segmenter_of
+from cellseg1_rt.jobs.inputs import find_inputs, plan_tasks
+from cellseg1_rt.jobs.outcomes import PlainStore
 from cellseg1_rt.runtime.model import Model, rgb_for_model
 
 __all__ = ["DemoRow", "run_demo", "write_picture"]
@@ -34,20 +35,20 @@ class DemoRow:
 
 def run_demo(model: Model, folder: Path) -> Iterator[DemoRow]:
     """Segment the samples into ``folder`` (replacing what a demo left there), a row at a time."""
-    images = sorted((SAMPLES / "images").iterdir())
-    tasks = plan_tasks(images, folder, ("tif", "csv", "overlay"), overwrite=True)
-    for outcome in run_tasks(model, tasks):
-        if outcome.result is None:
-            assert outcome.error is not None
+    tasks = plan_tasks(find_inputs([SAMPLES / "images"]), folder, ("tif", "csv", "overlay"))
+    for outcome in run_tasks([segmenter_of(model)], tasks, PlainStore(), workers=1):
+        if outcome.error is not None:
             raise outcome.error
+        assert outcome.segmented is not None
+        labels = outcome.segmented.result.labels
         name = outcome.task.source.name
         truth = read_labels(SAMPLES / "labels" / name)
         yield DemoRow(
             outcome.task.source.stem,
-            len(outcome.result.cells),
+            outcome.cells,
             len(np.unique(truth)) - 1,
-            average_precision(outcome.result.labels, truth, 0.5),
-            outcome.seconds,
+            average_precision(labels, truth, 0.5),
+            sum(outcome.seconds.values()),
         )
 
 

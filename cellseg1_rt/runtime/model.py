@@ -6,7 +6,9 @@ Torch-free. What it does to an image is ``pipeline``; what runs the graphs is ``
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +113,24 @@ class Model:
     def segment_many(
         self, paths: Iterable[str | Path], *, resize: int | None = None
     ) -> Iterator[tuple[Path, Result]]:
-        """Read and segment files one after another, yielding each with its path."""
-        for path in map(Path, paths):
-            yield path, self.segment(read_image(path).pixels, resize=resize, name=path)
+        """Segment files in their order, yielding each with its path.
+
+        While one is segmented, the next is read. A file that cannot be read is an error when it is
+        its turn.
+        """
+
+        def read(path: Path) -> tuple[Path, NDArray[np.uint8]]:
+            return path, rgb_for_model(read_image(path).pixels, resize, path)
+
+        with ThreadPoolExecutor(1) as reader:
+            ahead: Future[tuple[Path, NDArray[np.uint8]]] | None = None
+            for path in chain(paths, [None]):
+                current = ahead
+                ahead = None if path is None else reader.submit(read, Path(path))
+                if current is not None:
+                    source, rgb = current.result()
+                    found = find_candidates(rgb, self.backend, self.settings, self.prompt_batch)
+                    yield source, result_from_candidates(found, self.settings)
 
     def candidates(
         self, image: NDArray[Any], *, score: float = 0.5, stability: float = 0.0

@@ -17,8 +17,18 @@ from cellseg1_rt.formats import read_labels
 FAST = ("--points", 6)
 
 
+JOB = {"journal.jsonl", "job.json", "job.html"}
+
+
 def files_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    """Outputs; what tells of the job itself must be there and is left out."""
+    names = {path.name for path in folder.iterdir()}
+    assert names >= JOB
+    return sorted(names - JOB)
+
+
+def errors_in(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("error:")]
 
 
 def test_writes_what_was_asked_for(run_command, sample, tmp_path):
@@ -82,9 +92,14 @@ def test_one_bad_file_does_not_stop_the_others(run_command, sample, tmp_path):
     done = run_command("segment", source, "-o", tmp_path / "out", *FAST)
     assert done.code == 1
     assert files_in(tmp_path / "out") == ["good_cells.csv", "good_labels.tif"]
-    assert done.err.count("error:") == 1
+    assert len(errors_in(done.err)) == 1
     assert str(source / "bad.png") in done.err
     assert "1 of 2 images done" in done.out
+    # The same command tries the bad one again, and only that one.
+    shutil.copy(sample, source / "bad.png")
+    done = run_command("segment", source, "-o", tmp_path / "out", *FAST)
+    assert done.code == 0, done.err
+    assert "2 of 2 images done (1 before)" in done.out
 
 
 def write_npy(path: Path, array: np.ndarray) -> Path:
@@ -115,11 +130,12 @@ def test_a_bad_image_is_one_clear_line(name, run_command, sample, tmp_path):
         path = make(tmp_path)
     done = run_command("segment", path, "-o", tmp_path / "out", *FAST)
     assert done.code == 1
-    errors = [line for line in done.err.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1
-    assert says in errors[0]
+    (error,) = errors_in(done.err)
+    assert says in error
     assert "Traceback" not in done.err
-    assert not (tmp_path / "out").exists()
+    assert files_in(tmp_path / "out") == []
+    (line,) = (tmp_path / "out" / "journal.jsonl").read_text().splitlines()[1:]
+    assert f"error: {json.loads(line)['error']}" == error
 
 
 BAD_USAGE = {
@@ -130,6 +146,9 @@ BAD_USAGE = {
     "score out of range": (lambda folder: ("SAMPLE", "--score", 1.5), "'score'"),
     "points out of range": (lambda folder: ("SAMPLE", "--points", 0), "'points_per_side'"),
     "resize is no number": (lambda folder: ("SAMPLE", "--resize", "big"), "--resize"),
+    "no such part": (lambda folder: ("SAMPLE", "--shard", "5/4"), "--shard"),
+    "two minds": (lambda folder: ("SAMPLE", "--resume", "--overwrite"), "one or the other"),
+    "too many workers": (lambda folder: ("SAMPLE", "--workers", 65), "--workers"),
     "no bundle there": (lambda folder: ("SAMPLE", "-m", folder / "none"), "not a bundle"),
 }
 
@@ -164,6 +183,42 @@ def test_results_are_not_replaced_unasked(run_command, sample, tmp_path):
     done = run_command("segment", sample, "-o", tmp_path, "--overwrite", *FAST)
     assert done.code == 0, done.err
     assert tifffile.imread(kept).shape == (256, 256)
+
+
+def test_the_same_command_goes_on_and_another_one_is_refused(run_command, sample, tmp_path):
+    out = tmp_path / "out"
+    shutil.copy(sample, tmp_path / "a.png")
+    assert run_command("segment", tmp_path / "a.png", "-o", out, *FAST).code == 0
+    shutil.copy(sample, tmp_path / "b.png")
+    first = {name: (out / name).stat().st_mtime_ns for name in files_in(out)}
+    done = run_command(
+        "segment", tmp_path, "-o", out, *FAST, "--threads", 1, "--prompt-batch", 7, "--workers", 1
+    )
+    assert done.code == 0, done.err
+    assert "2 of 2 images done (1 before)" in done.out
+    assert {name: (out / name).stat().st_mtime_ns for name in first} == first
+    done = run_command("segment", tmp_path, "-o", out, "--points", 5, "--format", "tif")
+    assert done.code == 2
+    (error,) = errors_in(done.err)
+    assert "got formats tif, points_per_side 5" in error
+    assert "expected formats csv+tif, points_per_side 6" in error
+    assert "--overwrite" in error
+
+
+def test_shards_divide_the_images(run_command, sample, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        shutil.copy(sample, source / name)
+    found = []
+    for shard in ("1/2", "2/2"):
+        out = tmp_path / shard[0]
+        done = run_command(
+            "segment", source, "-o", out, "--shard", shard, "--format", "csv", "--points", 2
+        )
+        assert done.code == 0, done.err
+        found += [path.name for path in out.glob("*.csv")]
+    assert sorted(found) == ["a_cells.csv", "b_cells.csv", "c_cells.csv"]
 
 
 def test_images_of_one_name_are_refused(run_command, sample, tmp_path):
