@@ -28,7 +28,7 @@ from cellseg1_rt.benchmarking.machine import cpu_name
 from cellseg1_rt.bundles import SAMPLES, find_bundle
 from cellseg1_rt.contract import MANIFEST_NAME, read_manifest
 from cellseg1_rt.diagnostics import describe_installation
-from cellseg1_rt.errors import ConfigError, MissingExtraError
+from cellseg1_rt.errors import ConfigError, MissingExtraError, RuntimeUnavailableError
 from cellseg1_rt.files import sha256_of_file
 from cellseg1_rt.geometry import crops_of_image, input_size_of_crop, prompt_grid
 from cellseg1_rt.runtime.normalise import rgb_from_pixels
@@ -88,7 +88,7 @@ def load_all(folder: Path, threads: int) -> Iterator[tuple[str, tuple[Backend, f
                     name, precision=precision, bundle_precision=manifest.precision
                 )
                 backend = load_backend(choice, folder, manifest, threads=threads)
-            except (ConfigError, MissingExtraError) as error:
+            except (ConfigError, MissingExtraError, RuntimeUnavailableError) as error:
                 print(f"{name} {precision} left out: {error}")
                 continue
             yield f"{name} {precision}", (backend, time.perf_counter() - started)

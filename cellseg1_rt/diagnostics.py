@@ -119,6 +119,8 @@ def _describe_runtime(name: str) -> str:
         f"{graphs} bundles in {' or '.join(precisions)}"
         for graphs, precisions in runtime.computes.items()
     )
+    if runtime.on_card:
+        able += "; on an NVIDIA card, through engines of the bundle"
     try:
         return f"{version(runtime.package)} ({able})"
     except PackageNotFoundError:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellseg1_rt.contract import PRECISIONS
-from cellseg1_rt.errors import ConfigError, RuntimeUnavailableError
-from cellseg1_rt.extras import is_installed
+from cellseg1_rt.errors import ConfigError, MissingExtraError, RuntimeUnavailableError
+from cellseg1_rt.extras import is_installed, require
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -38,17 +38,21 @@ class Runtime:
     ----------
     package : what must be importable, and ``extra`` what installs it.
     computes : for each precision of a bundle it runs, the precisions it can compute in.
+    on_card : it runs engines on an NVIDIA card, which ``build-engine`` makes of a bundle.
     """
 
     package: str
     extra: str
     computes: dict[str, tuple[str, ...]]
+    on_card: bool = False
 
     @property
     def install_line(self) -> str:
         """The command that installs it."""
         return f"pip install 'cellseg1-rt[{self.extra}]'"
 
+
+_AS_TYPED: dict[str, tuple[str, ...]] = {precision: (precision,) for precision in PRECISIONS}
 
 RUNTIMES: dict[str, Runtime] = {
     # Of two that can, ``auto`` takes the first: ONNX Runtime in fp32, since all else is compared
@@ -57,8 +61,12 @@ RUNTIMES: dict[str, Runtime] = {
     # has few fp16 kernels.
     "onnxruntime": Runtime("onnxruntime", "cpu", {"fp32": ("fp32",), "fp16": ("fp16",)}),
     "openvino": Runtime("openvino", "openvino", {"fp32": ("fp32", "bf16"), "bf16": ("bf16",)}),
+    "tensorrt-rtx": Runtime("tensorrt_rtx", "rtx", _AS_TYPED, on_card=True),
+    "tensorrt": Runtime("tensorrt", "tensorrt", _AS_TYPED, on_card=True),
 }
-"""Values of ``--runtime`` besides ``auto``, the one that ``auto`` prefers first."""
+"""Values of ``--runtime`` besides ``auto``. It takes the first of those on the card that is ready,
+or else the first on the CPU that is installed.
+"""
 
 
 @dataclass(frozen=True)
@@ -71,21 +79,30 @@ class Choice:
 
 
 def choose_runtime(
-    name: str = "auto", *, precision: str = "bundle", bundle_precision: str = "fp32"
+    name: str = "auto",
+    *,
+    precision: str = "bundle",
+    bundle_precision: str = "fp32",
+    engines_of: tuple[Path, Manifest] | None = None,
 ) -> Choice:
     """The runtime and precision to use. ``auto`` decides once; nothing falls back later.
+
+    It takes a runtime on the card where library, driver, card and engines of the bundle are there.
+    Where only engines are, the reason says what is missing.
 
     Parameters
     ----------
     name : ``auto`` or one of ``RUNTIMES``.
     precision : ``bundle``, or what to compute in instead: ``fp32``, ``fp16`` or ``bf16``.
     bundle_precision : what the bundle's graphs are typed in.
+    engines_of : the bundle whose engines ``auto`` may take; None keeps it on the CPU.
 
     Raises
     ------
     ConfigError : on a name that is no runtime or no precision, or a precision that the runtime or
         this CPU cannot compute in. What can is named.
     RuntimeUnavailableError : if ``auto`` finds none installed that can.
+    BundleError : if ``auto`` finds a damaged engine.
     MissingExtraError : if the runtime has to be asked what it can do and is not installed.
     """
     _require_known("--runtime", name, ("auto", *RUNTIMES))
@@ -98,8 +115,11 @@ def choose_runtime(
     ]
     if not able or name not in ("auto", *able):
         raise _cannot(name, wanted, bundle_precision, able)
-    chosen, reason = (name, "asked for") if name != "auto" else _automatic(able, wanted)
-    if wanted == "bf16":
+    if name != "auto":
+        chosen, reason = name, "asked for"
+    else:
+        chosen, reason = _automatic(able, wanted, engines_of)
+    if wanted == "bf16" and not RUNTIMES[chosen].on_card:
         from cellseg1_rt.backends.openvino import cpu_capabilities
 
         require_native(wanted, cpu_capabilities())
@@ -131,6 +151,10 @@ def require_native(precision: str, capabilities: Collection[str]) -> None:
 
 def load_backend(choice: Choice, bundle: Path, manifest: Manifest, *, threads: int = 0) -> Backend:
     """The bundle's graphs on the chosen runtime."""
+    if RUNTIMES[choice.runtime].on_card:
+        from cellseg1_rt.backends.tensorrt import load_tensorrt
+
+        return load_tensorrt(bundle, manifest, choice.runtime)
     if choice.runtime == "openvino":
         from cellseg1_rt.backends.openvino import OpenVinoBackend
 
@@ -140,8 +164,50 @@ def load_backend(choice: Choice, bundle: Path, manifest: Manifest, *, threads: i
     return OnnxRuntimeBackend(bundle, manifest, threads=threads)
 
 
-def _automatic(able: list[str], precision: str) -> tuple[str, str]:
-    """Of the runtimes that can, the first one installed, and the reason."""
+def _automatic(
+    able: list[str], precision: str, engines_of: tuple[Path, Manifest] | None
+) -> tuple[str, str]:
+    """Of the runtimes that can, one whose engines the card can run, or one on the CPU; and why."""
+    left = ""
+    for flavor in (name for name in able if RUNTIMES[name].on_card):
+        if engines_of is None:
+            break
+        target, missing = _card_for_engines(flavor, *engines_of)
+        if target is not None:
+            return flavor, f"on the card ({target}), which this bundle has engines for"
+        if missing is not None:
+            left += f"; its {flavor} engines are left, since {missing}"
+    chosen, reason = _automatic_on_cpu(
+        [name for name in able if not RUNTIMES[name].on_card], precision
+    )
+    return chosen, reason + left
+
+
+def _card_for_engines(
+    flavor: str, bundle: Path, manifest: Manifest
+) -> tuple[str | None, str | None]:
+    """The card that can run a bundle's engines, or else what is missing, or neither: no engines."""
+    from cellseg1_rt.backends.engines import find_engines
+    from cellseg1_rt.backends.tensorrt_library import load_library, present_target
+    from cellseg1_rt.engine_files import engine_folders, records_in
+
+    records = [
+        record for folder in engine_folders(bundle, manifest) for record in records_in(folder)
+    ]
+    if not any(record.key.flavor == flavor for record in records):
+        return None, None
+    try:
+        target = present_target(flavor)
+        library = load_library(flavor, f"the runtime {flavor!r}")
+        require("numba_cuda", extra="rtx", needed_for=f"the runtime {flavor!r}")
+        find_engines(bundle, manifest, flavor=flavor, version=library.__version__, target=target)
+    except (MissingExtraError, RuntimeUnavailableError) as error:
+        return None, error.what
+    return target, None
+
+
+def _automatic_on_cpu(able: list[str], precision: str) -> tuple[str, str]:
+    """Of the runtimes on the CPU that can, the first one installed, and the reason."""
     found = [name for name in able if is_installed(RUNTIMES[name].package)]
     if not found:
         raise RuntimeUnavailableError(

@@ -28,7 +28,11 @@ def segment(
         ),
     ] = "tif,csv",
     runtime: Annotated[
-        str, typer.Option(help="auto, onnxruntime or openvino. auto says what it takes and why.")
+        str,
+        typer.Option(
+            help="auto, onnxruntime, openvino, tensorrt-rtx or tensorrt. auto says what it takes "
+            "and why."
+        ),
     ] = "auto",
     precision: Annotated[
         str,

@@ -61,12 +61,13 @@ class _Form:
 def _forms_of(shape: tuple[int, ...]) -> list[_Form]:
     """Forms in which the exporter leaves a weight: matrices transposed, kernels as products.
 
+    A matrix may be the kernel of a 1×1 convolution (``model/precision.py``, the score head).
     A transposed convolution's kernel [c, k, 2, 2] becomes [2, 2, k, c] or, as the right factor of a
     product over channels, [c, 4·k].
     """
     forms = [_Form()]
     if len(shape) == 2:
-        forms.append(_Form((1, 0)))
+        forms += [_Form((1, 0)), _Form(None, (*shape, 1, 1))]
     if len(shape) == 4:
         forms += [_Form((2, 3, 1, 0)), _Form((0, 2, 3, 1), (shape[0], -1))]
     return forms

@@ -22,7 +22,7 @@ from torch.nn import functional
 from cellseg1_rt.backbone import PATCH_SIZE
 from cellseg1_rt.model.encoding import sub_grid
 from cellseg1_rt.model.lora_linear import LoraLinear, dropped, drops
-from cellseg1_rt.model.precision import normed
+from cellseg1_rt.model.precision import normed, point_positions, score_of
 
 __all__ = ["Decoded", "decode_points", "upscale_masks"]
 
@@ -68,7 +68,7 @@ def decode_points(
     image = embedding.flatten(2).transpose(1, 2) + own
     first, second = transformer.layers
     dtype = first.mlp.lin1.weight.dtype
-    tokens = _tokens(sam, points_xy.flatten(0, 1)).to(dtype)
+    tokens = _tokens(sam, points_xy.flatten(0, 1), dtype).to(dtype)
 
     queries = normed(first.norm1, _self_attend(first.self_attn, tokens, tokens), dtype)
     seen = _shared_image_to_tokens(
@@ -100,7 +100,7 @@ def decode_points(
     read = transformer.norm_final_attn(read.float())
     decoder: MaskDecoder = sam.mask_decoder
     return Decoded(
-        score=decoder.iou_prediction_head(read[:, 0])[:, 0],
+        score=score_of(decoder.iou_prediction_head, read[:, 0], dtype)[:, 0],
         hyper=decoder.output_hypernetworks_mlps[0](read[:, 1].to(dtype)),
         keys=keys,
     )
@@ -134,13 +134,13 @@ def _product_of(convolution: torch.nn.ConvTranspose2d, values: Tensor) -> Tensor
     return apart
 
 
-def _tokens(sam: Sam, points_xy: Tensor) -> Tensor:
+def _tokens(sam: Sam, points_xy: Tensor, dtype: torch.dtype) -> Tensor:
     """Tokens [P, 7, 256]: score, four masks, the point, SAM's padding point."""
     prompt: PromptEncoder = sam.prompt_encoder
     decoder: MaskDecoder = sam.mask_decoder
     # SAM moves a point to its pixel's centre; a label of 1 adds point embedding 1, and the padding
     # point is nothing but its learned embedding.
-    place = prompt.pe_layer.forward_with_coords((points_xy + 0.5)[:, None], prompt.input_image_size)
+    place = point_positions(prompt, points_xy + 0.5, dtype)
     point = place + prompt.point_embeddings[1].weight
     own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
     count = points_xy.shape[0]  # len() would fix it in an exported graph

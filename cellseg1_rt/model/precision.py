@@ -8,14 +8,17 @@ channels overflow float16, and a score decides at a threshold. May import torch.
 
 from __future__ import annotations
 
+import math
+
 import torch
-from segment_anything.modeling import Sam
+from segment_anything.modeling import PromptEncoder, Sam
 from segment_anything.modeling.common import LayerNorm2d
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cellseg1_rt.errors import WeightsError
 
-__all__ = ["DTYPES", "in_precision", "normed"]
+__all__ = ["DTYPES", "in_precision", "normed", "point_positions", "score_of"]
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """What precisions are called in PyTorch."""
@@ -56,3 +59,46 @@ def normed(norm: nn.Module, values: Tensor, dtype: torch.dtype) -> Tensor:
     """A layer norm computed in its weights' type, handed on in ``dtype``."""
     found: Tensor = norm(values.to(norm.get_parameter("weight").dtype)).to(dtype)
     return found
+
+
+# TensorRT-RTX has no float32 matrix product on Turing, whatever it is called in the graph. A model
+# in a lower precision is for such cards too, so the products of it that stay float32 are written as
+# sums and as convolutions; one in float32 is left as it is.
+
+
+def point_positions(prompt: PromptEncoder, points_xy: Tensor, dtype: torch.dtype) -> Tensor:
+    """SAM's positional encoding, float32 [P, 1, 256], of points [P, 2] in pixels.
+
+    ``dtype`` is that of the model's products.
+    """
+    if dtype == torch.float32:
+        encoded: Tensor = prompt.pe_layer.forward_with_coords(
+            points_xy[:, None], prompt.input_image_size
+        )
+        return encoded
+    height, width = prompt.input_image_size
+    of_x, of_y = prompt.pe_layer.positional_encoding_gaussian_matrix
+    x, y = (points_xy / points_xy.new_tensor([width, height]) * 2 - 1).unsqueeze(2).unbind(1)
+    angles = (2 * math.pi) * (x * of_x + y * of_y)[:, None]
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def score_of(head: nn.Module, token: Tensor, dtype: torch.dtype) -> Tensor:
+    """What the score head says, float32 [P, 4], of the score's token, float32 [P, 256].
+
+    ``dtype`` is that of the model's products.
+    """
+    if dtype == torch.float32:
+        said: Tensor = head(token)
+        return said
+    *hidden, last = head.get_submodule("layers").children()
+    values = token[:, :, None, None]
+    for layer in hidden:
+        values = _convolved(layer, values).relu()
+    return _convolved(last, values).flatten(1)
+
+
+def _convolved(layer: nn.Module, values: Tensor) -> Tensor:
+    """A linear layer as a 1×1 convolution of [P, C, 1, 1]."""
+    weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
+    return functional.conv2d(values, weight[:, :, None, None], bias)

@@ -63,7 +63,12 @@ def load(
     folder = find_bundle(bundle)
     manifest = read_manifest(folder)
     chosen = InferenceSettings.from_dict({**manifest.settings.to_dict(), **settings})
-    choice = choose_runtime(runtime, precision=precision, bundle_precision=manifest.precision)
+    choice = choose_runtime(
+        runtime,
+        precision=precision,
+        bundle_precision=manifest.precision,
+        engines_of=(folder, manifest),
+    )
     verify_files(folder, manifest)
     return Model(folder, manifest, choice, chosen, threads=threads, prompt_batch=prompt_batch)
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
+import hashlib
+import os
+import shutil
 
-from cellseg1_rt.backends import choose
+import pytest
+import tensorrt_rtx
+
+from cellseg1_rt.backends import choose, tensorrt_library
 from cellseg1_rt.backends.choose import RUNTIMES, choose_runtime, require_native
-from cellseg1_rt.errors import ConfigError, RuntimeUnavailableError
+from cellseg1_rt.contract import read_manifest
+from cellseg1_rt.engine.build import keys_of
+from cellseg1_rt.engine.recipe import EngineRecipe
+from cellseg1_rt.engine_files import ENGINES_FOLDER, EngineRecord, Figures, write_record
+from cellseg1_rt.errors import BundleError, ConfigError, RuntimeUnavailableError
+from cellseg1_rt.recipes import read_recipe
 
 BOTH = ("onnxruntime", "openvino")
 
@@ -48,6 +58,8 @@ ASKED_FOR = {
     "openvino": ("openvino", "bundle", "fp32", "fp32"),
     "openvino, lower": ("openvino", "bf16", "fp32", "bf16"),
     "openvino, bf16 bundle": ("openvino", "bundle", "bf16", "bf16"),
+    "tensorrt-rtx": ("tensorrt-rtx", "bundle", "fp32", "fp32"),
+    "tensorrt, fp16 bundle": ("tensorrt", "bundle", "fp16", "fp16"),
 }
 
 
@@ -61,7 +73,8 @@ def test_what_is_asked_for_is_taken(name, bf16_cpu):
 REFUSED = {
     "no such runtime": (
         ("abacus", "bundle", "fp32"),
-        "--runtime: no such runtime; got abacus; expected auto, onnxruntime, openvino",
+        "--runtime: no such runtime; got abacus; expected auto, onnxruntime, openvino, "
+        "tensorrt-rtx, tensorrt",
     ),
     "no such precision": (
         ("auto", "int8", "fp32"),
@@ -81,6 +94,11 @@ REFUSED = {
         ("openvino", "fp32", "bf16"),
         "--precision: no runtime computes bf16 graphs in this precision; got fp32; "
         "expected bf16. Fix: export a bundle with --precision fp32",
+    ),
+    "lower than the card's graphs": (
+        ("tensorrt-rtx", "bf16", "fp32"),
+        "--precision: the runtime 'tensorrt-rtx' does not compute fp32 graphs in this precision; "
+        "got bf16; expected fp32. Fix: --runtime openvino",
     ),
     "a bundle this runtime cannot run": (
         ("onnxruntime", "bundle", "bf16"),
@@ -118,7 +136,7 @@ def test_nothing_installed_gives_the_install_line(monkeypatch):
     with pytest.raises(RuntimeUnavailableError) as caught:
         choose_runtime()
     assert "no runtime that computes in fp32 is installed" in str(caught.value)
-    assert "expected onnxruntime or openvino" in str(caught.value)
+    assert "expected onnxruntime or openvino. Fix" in str(caught.value)
     assert "pip install 'cellseg1-rt[cpu]'" in str(caught.value)
 
 
@@ -129,4 +147,83 @@ def test_extras_of_the_runtimes_are_real():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     for runtime in RUNTIMES.values():
-        assert any(line.startswith(runtime.package) for line in extras[runtime.extra])
+        package = runtime.package.replace("_", "-")
+        assert any(line.startswith(package) for line in extras[runtime.extra])
+
+
+@pytest.fixture
+def empty_cache(monkeypatch, tmp_path_factory):
+    """No engines in the user's cache, whatever this user has built."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    monkeypatch.setenv("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME", cache)
+
+
+@pytest.fixture
+def with_engines(tiny_folder, tmp_path, empty_cache):
+    """A copy of the packaged bundle with records of engines for sm_89, and empty plans."""
+    for path in tiny_folder.iterdir():
+        if path.is_file():
+            shutil.copy(path, tmp_path)
+    manifest = read_manifest(tmp_path)
+    values = read_recipe("engine", "rtx40")
+    keys = keys_of(manifest, EngineRecipe.from_dict(values), ("sm_89",), tensorrt_rtx.__version__)
+    folder = tmp_path / ENGINES_FOLDER
+    folder.mkdir()
+    empty = hashlib.sha256(b"").hexdigest()
+    for key in keys.values():
+        record = EngineRecord(key, empty, 0, Figures(1, 1.0, 1, 1), folder)
+        record.plan.write_bytes(b"")
+        write_record(record)
+    return tmp_path, manifest
+
+
+def card(target: str):
+    """Stands for the driver's answer: this machine has no card."""
+    return lambda flavor: target
+
+
+def no_card(flavor: str):
+    raise RuntimeUnavailableError("the NVIDIA driver finds no card", where=flavor)
+
+
+def test_auto_takes_the_card_that_the_bundle_has_engines_for(with_engines, monkeypatch):
+    monkeypatch.setattr(tensorrt_library, "present_target", card("sm_89"))
+    choice = choose_runtime(engines_of=with_engines)
+    assert choice == choose.Choice(
+        "tensorrt-rtx", "fp32", "on the card (sm_89), which this bundle has engines for"
+    )
+    # Nobody said which bundle: there are no engines to take.
+    assert choose_runtime().runtime == "onnxruntime"
+
+
+LEFT = {
+    "no card": (no_card, "the NVIDIA driver finds no card"),
+    "another card": (
+        card("sm_120"),
+        "no engines of this bundle for the runtime 'tensorrt-rtx' and this card",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_auto_says_why_engines_are_left(name, with_engines, monkeypatch):
+    present, missing = LEFT[name]
+    monkeypatch.setattr(tensorrt_library, "present_target", present)
+    choice = choose_runtime(engines_of=with_engines)
+    assert choice.runtime == "onnxruntime"
+    assert choice.reason == (
+        f"on the CPU, the reference in fp32; its tensorrt-rtx engines are left, since {missing}"
+    )
+
+
+def test_auto_does_not_take_a_damaged_engine_for_none(with_engines, monkeypatch):
+    monkeypatch.setattr(tensorrt_library, "present_target", card("sm_89"))
+    next((with_engines[0] / ENGINES_FOLDER).glob("encoder*.plan")).write_bytes(b"x")
+    with pytest.raises(BundleError, match="damaged engine"):
+        choose_runtime(engines_of=with_engines)
+
+
+def test_auto_with_no_engines_asks_for_no_card(tiny_folder, monkeypatch, empty_cache):
+    monkeypatch.setattr(tensorrt_library, "present_target", no_card)
+    choice = choose_runtime(engines_of=(tiny_folder, read_manifest(tiny_folder)))
+    assert choice.reason == "on the CPU, the reference in fp32"

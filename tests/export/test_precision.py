@@ -28,9 +28,9 @@ WIDE_OPERATIONS = {
     "Cos", "Exp", "LayerNormalization", "Pow", "ReduceMean", "ReduceSum", "Sin", "Softmax", "Sqrt",
 }  # fmt: skip
 PRODUCTS = {"Conv", "Einsum", "Gemm", "MatMul"}
-WIDE_PRODUCTS = {"encoder": 0, "prompt_decoder": 4, "mask_head": 0}
-"""The Gaussian product of a point's position, and the three layers of the score head."""
-TYPICAL = {"fp16": 3e-3, "bf16": 3e-2}
+WIDE_PRODUCTS = {"encoder": [], "prompt_decoder": ["Conv"] * 3, "mask_head": []}
+"""The layers of the score head. Turing has no engine for float32 products of another kind."""
+TYPICAL = {"fp16": 4e-3, "bf16": 3e-2}
 
 
 @pytest.fixture(scope="module", params=LOWER)
@@ -70,12 +70,12 @@ def test_differences_from_fp32(exported):
 @pytest.mark.parametrize("name", GRAPHS)
 def test_what_stays_float32(exported, name):
     low = LOWER[exported.manifest.precision]
-    wide_products = 0
+    wide_products = []
     for operation, inputs, outputs in typed_nodes(exported.bundle / GRAPHS[name].file_name):
         if operation in WIDE_OPERATIONS:
             assert low not in inputs | outputs, operation
         elif operation in PRODUCTS and low not in inputs:
-            wide_products += 1
+            wide_products.append(operation)
     assert wide_products == WIDE_PRODUCTS[name]
 
 
@@ -145,7 +145,7 @@ def test_values_that_float16_cannot_hold_fail_verification_by_name(tmp_path):
 
 def test_weights_beyond_float16_are_named(tmp_path):
     weights = scaled_weights(tmp_path / "sam.pth", 3e5)
-    with pytest.raises(WeightsError, match=r"blocks.1.mlp.lin1.weight: got 3e\+05.*65504 for fp16"):
+    with pytest.raises(WeightsError, match=r"lin1.weight: .*got 3e\+05.*65504 for fp16"):
         export_bundle(weights, tmp_path / "fp16", replace(SMALL, precision="fp16"))
     assert [path.name for path in tmp_path.iterdir()] == ["sam.pth"]
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from cellseg1_rt.backbone import Backbone
 from cellseg1_rt.model.decoding import decode_points, upscale_masks
 from cellseg1_rt.model.encoding import encode_window
+from cellseg1_rt.model.precision import point_positions, score_of
 from cellseg1_rt.model.sam import build_sam
 
 WIDE = Backbone("wide", 48, 3, 3, (1,), 5)
@@ -180,3 +181,23 @@ def test_encoding_and_decoding_train_together():
     assert {
         name for name in silent if not any(part in name for part in read_by_none + more + dropped)
     } == set()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("count", [1, 13])
+def test_what_stays_float32_is_sams_in_every_precision(dtype: torch.dtype, count: int):
+    """Without a matrix product where others are in fewer bits: the same function to rounding."""
+    sam, _, points = drawn(WIDE, 112, count)
+    points = points * torch.tensor([1.0, 0.7])  # x and y in their own ranges
+    token = torch.randn(count, 256, generator=torch.Generator().manual_seed(113))
+    prompt, head = sam.prompt_encoder, sam.mask_decoder.iou_prediction_head
+    with torch.no_grad():
+        positions = prompt.pe_layer.forward_with_coords(points[:, None], (112, 112))
+        pairs = [
+            (point_positions(prompt, points, dtype), positions),
+            (score_of(head, token, dtype), head(token)),
+        ]
+    for ours, theirs in pairs:
+        assert ours.shape == theirs.shape
+        assert ours.dtype == torch.float32
+        assert float((ours - theirs).abs().max()) <= 1e-5 * spread(theirs)
