@@ -6,7 +6,8 @@ Both sets of graphs have the same weights (the packaged ones for ``tiny``, seede
 others) and inputs, and run on the same runtimes; the encoder also in PyTorch fp32. Every round runs
 each once, so that what else the machine does meets all of them; ratios are medians of the rounds'
 own ratios. Decoding is 1,024 prompts and the mask head for a third of them, 64 prompts a call.
-``tiny`` is timed in both, other backbones, whose decoder is the same, in the encoder.
+``tiny`` is timed in both, other backbones, whose decoder is the same, in the encoder. Of ViT-H each
+run holds 2 to 5 GB: ``--only 'openvino bf16'`` times one runtime at a time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +26,7 @@ import torch
 import typer
 from runtimes import load_all, question, run_once, summary
 
+from cellseg1_rt.backends.base import Backend
 from cellseg1_rt.benchmarking.machine import describe_machine, versions_of
 from cellseg1_rt.bundles import SAMPLES, find_bundle
 from cellseg1_rt.contract import GRAPHS, WEIGHTS_NAME
@@ -44,15 +47,21 @@ def main(
     backbone: Annotated[str, typer.Option(help="tiny, vit_b, vit_l or vit_h.")] = "tiny",
     rounds: int = 5,
     threads: int = 2,
+    only: Annotated[str, typer.Option(help="Glob of runtimes, as 'openvino *'.")] = "*",
     json_path: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
     """Print seconds and ratios of every runtime with either set of graphs."""
     recipe = ExportRecipe.from_dict(read_recipe("export", backbone))
     torch.set_num_threads(threads)
-    with tempfile.TemporaryDirectory() as folder:
-        ours, plain = bundles(recipe, Path(folder))
+    with tempfile.TemporaryDirectory() as place:
+        ours, plain = bundles(recipe, Path(place))
         asked = question(IMAGE, 32, recipe.image_size)
-        runs = runs_of(ours, plain, asked, threads, with_decoder=backbone == "tiny")
+        loaded = {
+            f"{label}, {name}": backend
+            for label, folder in (("plain", plain), ("rewritten", ours))
+            for name, (backend, _) in load_all(folder, threads, only)
+        }
+        runs = runs_of(loaded, asked, with_decoder=backbone == "tiny")
         sam = load_sam(ours / WEIGHTS_NAME, recipe.backbone, recipe.image_size)
         runs["plain, PyTorch fp32"] = encode_in_pytorch(plain_modules(sam)["encoder"], asked)
         seconds: dict[str, list[list[float]]] = {name: [] for name in runs}
@@ -107,25 +116,20 @@ def bundles(recipe: ExportRecipe, folder: Path) -> tuple[Path, Path]:
 
 
 def runs_of(
-    ours: Path, plain: Path, asked: dict[str, np.ndarray], threads: int, *, with_decoder: bool
+    loaded: dict[str, Backend], asked: dict[str, np.ndarray], *, with_decoder: bool
 ) -> dict[str, Callable[[], list[float]]]:
     """What a round runs, by name: each gives the seconds of its stages."""
-    runs: dict[str, Callable[[], list[float]]] = {}
-    for label, folder in (("plain", plain), ("rewritten", ours)):
-        for runtime, (backend, _) in load_all(folder, threads):
-            if with_decoder:
-                runs[f"{label}, {runtime}"] = lambda backend=backend: run_once(
-                    backend, asked, PROMPT_BATCH
-                )[0]
-            else:
-                runs[f"{label}, {runtime}"] = lambda backend=backend: [encode_once(backend, asked)]
-    return runs
 
+    def all_stages(backend: Backend) -> list[float]:
+        return run_once(backend, asked, PROMPT_BATCH)[0]
 
-def encode_once(backend: Any, asked: dict[str, np.ndarray]) -> float:
-    started = time.perf_counter()
-    backend.encode(asked["image"], asked["size"])
-    return time.perf_counter() - started
+    def encoding(backend: Backend) -> list[float]:
+        started = time.perf_counter()
+        backend.encode(asked["image"], asked["size"])
+        return [time.perf_counter() - started]
+
+    run = all_stages if with_decoder else encoding
+    return {name: partial(run, backend) for name, backend in loaded.items()}
 
 
 def encode_in_pytorch(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -77,11 +78,18 @@ def main(
         json_path.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def load_all(folder: Path, threads: int) -> Iterator[tuple[str, tuple[Backend, float]]]:
-    """Backends by runtime and precision, the reference first, and the seconds each took to load."""
+def load_all(
+    folder: Path, threads: int, only: str = "*"
+) -> Iterator[tuple[str, tuple[Backend, float]]]:
+    """Backends by runtime and precision, the reference first, and the seconds each took to load.
+
+    ``only`` is a glob of such names, as ``openvino *``.
+    """
     manifest = read_manifest(folder)
     for name, runtime in RUNTIMES.items():
         for precision in runtime.computes.get(manifest.precision, ()):
+            if not fnmatch(f"{name} {precision}", only):
+                continue
             started = time.perf_counter()
             try:
                 choice = choose_runtime(
