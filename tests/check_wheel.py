@@ -45,7 +45,8 @@ def main(wheel: Path) -> None:
         done = run(segment)
         assert "1 of 1 images done" in done.stdout, done.stdout
         written = sorted(path.name for path in Path("out").iterdir())
-        assert written == [f"{image.stem}_cells.csv", f"{image.stem}_labels.tif"], written
+        outputs = [f"{image.stem}_cells.csv", f"{image.stem}_labels.tif"]
+        assert written == [*outputs, "job.html", "job.json", "journal.jsonl"], written
         recipes = "from cellseg1_rt.recipes import recipe_names; print(recipe_names('export'))"
         assert "vit_h" in run([programs / "python", "-c", recipes]).stdout
         engines = recipes.replace("'export'", "'engine'")
