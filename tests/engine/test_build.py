@@ -158,7 +158,9 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, tiny_folder, recipe):
 def test_ctrl_c_leaves_nothing(tmp_path, tiny_folder):
     """The signal comes while builders are at work; none of them may be left running either."""
     script = (
-        "import sys\n"
+        # A shell starts its background jobs deaf to it.
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from cellseg1_rt.cli.main import main\n"
         "from cellseg1_rt.cli import build_engine\n"
         "from contextlib import contextmanager\n"

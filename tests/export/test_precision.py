@@ -135,6 +135,7 @@ def scaled_weights(path: Path, largest: float) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_values_that_float16_cannot_hold_fail_verification_by_name(tmp_path):
     weights = scaled_weights(tmp_path / "sam.pth", 6e4)
     with pytest.raises(VerificationError, match="graph encoder, tensor embedding"):
