@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -133,7 +134,12 @@ def _make_bundle(
 
     from cellseg1_rt.export.bundle import export_bundle
     from cellseg1_rt.export.merge import merge_files
+    from cellseg1_rt.model.lora import read_provenance
+    from cellseg1_rt.train.crops_for_cells import with_crops_for_cells
 
+    settings, why = with_crops_for_cells(recipe.settings, read_provenance(lora))
+    print(why)
+    recipe = replace(recipe, settings=settings)
     with tempfile.TemporaryDirectory(prefix=".merge-", dir=lora.resolve().parent) as folder:
         merged = Path(folder) / "merged.safetensors"
         merge_files(source.weights, lora, merged, source.backbone, recipe.image_size)

@@ -1,0 +1,71 @@
+"""How finely a trained model has to look at an image, judged by the cells it was trained on.
+
+Imports numpy.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellseg1_rt.geometry import crops_of_image
+from cellseg1_rt.settings import InferenceSettings
+
+__all__ = ["grid_spacing_px", "median_diameter_px", "with_crops_for_cells"]
+
+MOST_CROPS = 2
+"""21 embeddings an image; a layer more would be 85."""
+
+
+def median_diameter_px(labels: NDArray[np.int32]) -> float:
+    """Median diameter of the cells, px: that of a disc of the same area, 2·sqrt(area / π).
+
+    Parameters
+    ----------
+    labels : int32 [H, W], cells are 1..n without gaps, n at least 1.
+    """
+    areas = np.bincount(labels.ravel())[1:]
+    return float(np.median(2 * np.sqrt(areas / math.pi)))
+
+
+def grid_spacing_px(height: int, width: int, settings: InferenceSettings) -> float:
+    """How far apart, in px of the image, prompts of the finest layer of crops lie at most.
+
+    The grid has as many points along a crop's longer side as along its shorter one.
+    """
+    finest = crops_of_image(height, width, settings.crops)[-(4**settings.crops) :]
+    longest = max(max(crop.height, crop.width) for crop in finest)
+    return longest / settings.points_per_side
+
+
+def with_crops_for_cells(
+    settings: InferenceSettings, provenance: Mapping[str, str]
+) -> tuple[InferenceSettings, str]:
+    """Settings with the fewest layers of crops at which no median cell slips through the grid.
+
+    A disc of diameter d holds a point of a square grid wherever it lies if the grid's spacing is at
+    most d / √2. Layers beyond ``MOST_CROPS`` are not asked for, nor fewer than the settings have.
+
+    Parameters
+    ----------
+    provenance : of a LoRA file written by ``train``; its ``training_images`` is read.
+
+    Returns
+    -------
+    The settings, and a line that says what was chosen and why.
+    """
+    images = json.loads(provenance["training_images"])
+    diameter = min(image["cell_diameter_px"] for image in images)
+    for crops in range(settings.crops, max(MOST_CROPS, settings.crops) + 1):
+        chosen = settings.updated(crops=crops)
+        spacing = max(grid_spacing_px(*image["size_px"], chosen) for image in images)
+        if spacing * math.sqrt(2) <= diameter:
+            break
+    return chosen, (
+        f"cells are {diameter:.0f} px across (median): segmented with --crops {chosen.crops}, "
+        f"whose grid points are {spacing:.0f} px apart"
+    )
