@@ -37,6 +37,7 @@ __all__ = [
     "LowRank",
     "add_lora",
     "check_lora",
+    "head_parameters",
     "load_lora",
     "lora_parameters",
     "lora_state",
@@ -52,8 +53,9 @@ def add_lora(sam: Sam, rank: int = 4, dropout: float = 0.1) -> Sam:
     """Put CellSeg1's LoRA into a SAM, in place; everything else is frozen.
 
     Frozen includes the prompt encoder and the rest of the mask decoder: a LoRA file carries full
-    copies of those, but training does not change them. A comes from torch's global generator; B is
-    zero, so the function of ``sam`` is unchanged until it is trained.
+    copies of those, but published training does not change them (``head_parameters``). A comes
+    from torch's global generator; B is zero, so the function of ``sam`` is unchanged until it is
+    trained.
 
     Returns
     -------
@@ -83,6 +85,18 @@ def lora_parameters(sam: Sam) -> list[nn.Parameter]:
     """What is trained: A and B of every site, in the order of the layout."""
     updates = (_update(sam, site) for site in _sites(sam))
     return [parameter for update in updates for parameter in (update.a, update.b)]
+
+
+def head_parameters(sam: Sam) -> list[nn.Parameter]:
+    """Those of the mask decoder outside its transformer, of which a LoRA file has full copies.
+
+    They are its tokens, its upscaling and the heads of masks and scores. ``add_lora`` freezes them.
+    """
+    return [
+        parameter
+        for name, parameter in sam.mask_decoder.named_parameters(prefix="mask_decoder")
+        if is_replaced(name)
+    ]
 
 
 def lora_state(sam: Sam) -> dict[str, Tensor]:

@@ -61,7 +61,7 @@ def split_pair(
     settings : size of tiles and samples, and the area up to which cells do not count.
     """
     height, width = labels.shape
-    tile = min(settings.tile_px, height, width)
+    tile = min(settings.tile_side(height, width), height, width)
     rows, columns = (max(1, min(tile, int(corner_share * side))) for side in (height, width))
     corners = [(bottom, right) for bottom in (False, True) for right in (False, True)]
     windows = {

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cellseg1_rt.errors import WeightsError
-from cellseg1_rt.model.lora import load_lora, lora_parameters, lora_state
+from cellseg1_rt.model.lora import head_parameters, load_lora, lora_parameters, lora_state
 from cellseg1_rt.train.checkpoints import not_resumable, read_checkpoint, write_checkpoint
 from cellseg1_rt.train.lora_held_out import judge
 from cellseg1_rt.train.lora_loss import TileTensors, tensors_from_sample
@@ -92,15 +92,19 @@ class _Run:
         self.job, self.sam, self.epoch, self.step = job, sam, 0, 0
         self.kept: dict[str, Tensor] | None = None
         self.kept_epoch, self.best, self.without_better = 0, -math.inf, 0
-        self.parameters = lora_parameters(sam)
-        self.device = self.parameters[0].device
         options = job.recipe.optimizer
+        groups, rates = [lora_parameters(sam)], [options.learning_rate]
+        if options.heads_share:
+            groups.append([head.requires_grad_() for head in head_parameters(sam)])
+            rates.append(options.heads_share * options.learning_rate)
+        self.parameters = [parameter for group in groups for parameter in group]
+        self.device = self.parameters[0].device
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=options.learning_rate, weight_decay=options.weight_decay
+            [{"params": group} for group in groups], weight_decay=options.weight_decay
         )
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer,
-            max_lr=options.learning_rate,
+            max_lr=rates,
             total_steps=options.planned_steps(job.epochs, job.batches),
             pct_start=options.rising_share,
         )

@@ -38,6 +38,9 @@ class LoraOptimizer:
     rising_share : share of the planned steps in which the rate rises (``pct_start``).
     batch_tiles : tiles of a batch, whose points are averaged together.
     batches_per_step : batches that a step is made of.
+    heads_share : rate of the mask decoder's tensors outside its transformer over that of the LoRA.
+        0 leaves them as they are, as published. A LoRA file carries full copies of them, so what is
+        trained of them is used wherever the file is.
     """
 
     learning_rate: float
@@ -45,11 +48,13 @@ class LoraOptimizer:
     rising_share: float
     batch_tiles: int
     batches_per_step: int
+    heads_share: float = 0.0
 
     def __post_init__(self) -> None:
         require_range(self, "learning_rate", self.learning_rate > 0, "a number above 0")
         require_range(self, "weight_decay", self.weight_decay >= 0, "a number from 0 on")
         require_range(self, "rising_share", 0 < self.rising_share < 1, "a share in (0, 1)")
+        require_range(self, "heads_share", 0 <= self.heads_share <= 1, "a share in [0, 1]")
         for name in ("batch_tiles", "batches_per_step"):
             require_range(self, name, getattr(self, name) >= 1, "a whole number from 1 on")
 

@@ -20,7 +20,10 @@ class SampleSettings:
     Attributes
     ----------
     image_size : side S of a sample, px: that of the model's input.
-    tile_px : side of a tile, px.
+    tile_px : side of a tile, px, at least.
+    tile_share : a tile's side is also at least this share of its image's longer side. Samples are
+        tiles enlarged to ``image_size``, and a large image is reduced to it when it is segmented:
+        without this share, cells of a large image are learned much larger than they are met.
     smallest_set : a list of fewer tiles than this is repeated.
     most_cells : cells of a tile that may get a point.
     smallest_cell_px : cells of this area or less get no point.
@@ -42,6 +45,7 @@ class SampleSettings:
 
     image_size: int = 512
     tile_px: int = 256
+    tile_share: float = 0.0
     smallest_set: int = 32
     most_cells: int = 30
     smallest_cell_px: int = 100
@@ -75,6 +79,13 @@ class SampleSettings:
                     "out of range", where=f"sampling, {field.name}", got=value, expected=expected
                 )
 
+    def tile_side(self, height: int, width: int) -> int:
+        """Side of the tiles of an image of ``height`` × ``width`` px; it may be larger than that.
+
+        By default ``tile_px``, for images of every size.
+        """
+        return max(self.tile_px, math.ceil(self.tile_share * max(height, width)))
+
 
 def _require_type(name: str, kind: str, value: Any) -> None:
     values = value if kind.startswith("tuple") else (value,)
@@ -102,6 +113,7 @@ _RANGES: dict[str, Check] = {
         f"a multiple of {PATCH_SIZE} from {PATCH_SIZE} on",
     ),
     "tile_px": _FROM_1,
+    "tile_share": _SHARE,
     "smallest_set": _FROM_0,
     "most_cells": _FROM_1,
     "smallest_cell_px": _FROM_0,

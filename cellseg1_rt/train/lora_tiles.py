@@ -53,7 +53,8 @@ def tiles_of_pairs(
     tiles: list[Tile] = []
     for number, (image, labels) in enumerate(pairs, start=1):
         require_pair(image, labels, where=f"training pair {number}")
-        tiles += _tiles_of_pair(*_at_least_a_tile(image, labels, settings.tile_px), settings)
+        side = settings.tile_side(*labels.shape)
+        tiles += _tiles_of_pair(*_at_least_a_tile(image, labels, side), side)
     if len(tiles) < settings.smallest_set:
         tiles *= settings.smallest_set // len(tiles) + 1
     return tiles
@@ -68,10 +69,7 @@ def tile_starts(length: int, tile_px: int) -> list[int]:
     return [int(start) for start in np.linspace(0, length - tile_px, count)]
 
 
-def _tiles_of_pair(
-    image: NDArray[np.uint8], labels: NDArray[np.int32], settings: SampleSettings
-) -> list[Tile]:
-    side = settings.tile_px
+def _tiles_of_pair(image: NDArray[np.uint8], labels: NDArray[np.int32], side: int) -> list[Tile]:
     height, width = labels.shape
     tiles = []
     for top in tile_starts(height, side):

@@ -22,6 +22,7 @@ from torch import Tensor
 from cellseg1_rt.backbone import Backbone
 from cellseg1_rt.errors import WeightsError
 from cellseg1_rt.model.lora import add_lora, lora_state
+from cellseg1_rt.model.lora_layout import is_replaced
 from cellseg1_rt.model.sam import build_sam
 from cellseg1_rt.train import lora_loop as module
 from cellseg1_rt.train.lora_held_out import split_pair
@@ -196,6 +197,33 @@ def test_rate_and_momentum_follow_the_cycle(tmp_path: Path):
     assert group["betas"] == optimizer.param_groups[0]["betas"]
     assert group["betas"][0] != 0.9
     assert group["weight_decay"] == 0.01
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_heads_are_trained_at_their_share_of_the_rate(tmp_path: Path, share: float):
+    """The LoRA file's full copies of the heads are what was trained; the rest is as it was."""
+    recipe = replace(RECIPE, optimizer=replace(RECIPE.optimizer, heads_share=share))
+    before = lora_state(fresh_sam(recipe))
+    trained = run(tmp_path, recipe)
+    assert trained.state is not None
+    moved = {
+        name.split(".")[1]
+        for name, values in trained.state.items()
+        if name in before and is_replaced(name) and not torch.equal(values, before[name])
+    }
+    heads = {"iou_token", "mask_tokens", "output_upscaling", "output_hypernetworks_mlps"}
+    assert moved == ({*heads, "iou_prediction_head"} if share else set())
+    groups = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["optimizer"]["param_groups"]
+    lora, *others = (group["lr"] for group in groups)
+    assert others == ([pytest.approx(share * lora)] if share else [])
+
+
+def test_trained_heads_resume_bit_equal(tmp_path: Path):
+    recipe = replace(STOPPING, optimizer=replace(RECIPE.optimizer, heads_share=0.25))
+    expected = run(tmp_path / "whole", recipe)
+    with pytest.raises(PowerCut):
+        run(tmp_path / "cut", recipe, report=cut_at(2))
+    require_equal(run(tmp_path / "cut", recipe).state, expected.state)
 
 
 @pytest.mark.parametrize("kept", [1, 2])

@@ -15,7 +15,13 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
 from cellseg1_rt.backbone import Backbone
-from cellseg1_rt.model.lora import LoraLinear, add_lora, lora_parameters, lora_state
+from cellseg1_rt.model.lora import (
+    LoraLinear,
+    add_lora,
+    head_parameters,
+    lora_parameters,
+    lora_state,
+)
 from cellseg1_rt.model.lora_layout import lora_sites
 from cellseg1_rt.model.sam import build_sam
 from cellseg1_rt.train.lora_loss import TileTensors, tensors_from_sample
@@ -125,6 +131,38 @@ def test_a_step_is_the_plain_one(backbone: Backbone, options: StepOptions):
     found, expected, gradients = run_both(sam, plain, parameters, options)
     assert found == pytest.approx(expected, rel=1e-5)
     require_close(gradients_of(sam, backbone), gradients)
+
+
+@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")
+def test_gradients_of_the_heads_are_the_plain_ones():
+    """Of every tensor of theirs that the one mask and its score depend on, and of no other."""
+    sam = lora_sam(PADDED, 11)
+    for parameter in head_parameters(sam):
+        parameter.requires_grad_()
+    plain, parameters = plain_of(sam, PADDED)
+    for name, parameter in plain.mask_decoder.named_parameters():
+        if not name.startswith("transformer."):
+            parameter.requires_grad_()
+    run_both(sam, plain, parameters)
+    heads = {
+        name: (sam.get_parameter(name), parameter)
+        for name, parameter in plain.named_parameters()
+        if name.startswith("mask_decoder.") and ".transformer." not in name
+    }
+    assert {id(found) for found, _ in heads.values()} == {id(p) for p in head_parameters(sam)}
+    # What of the four masks and scores is not read has no gradient, or one of exact zeros.
+    for name, (found, expected) in list(heads.items()):
+        if not expected.grad.any():
+            assert found.grad is None or not found.grad.any(), name
+            del heads[name]
+    assert {name.split(".")[1] for name in heads} == {
+        *("iou_token", "mask_tokens", "output_upscaling"),
+        *("output_hypernetworks_mlps", "iou_prediction_head"),
+    }
+    require_close(
+        {name: found.grad for name, (found, _) in heads.items()},
+        {name: expected.grad for name, (_, expected) in heads.items()},
+    )
 
 
 @pytest.mark.parametrize("backbone", [PADDED, GLOBAL], ids=lambda backbone: backbone.name)

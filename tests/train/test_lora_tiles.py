@@ -67,6 +67,24 @@ def test_tiles_are_windows_row_by_row():
         np.testing.assert_array_equal(tile.labels, np.vectorize(numbers.get)(window))
 
 
+@pytest.mark.parametrize(
+    "size, share, side, count",
+    [
+        pytest.param((97, 61), 0.0, 29, 7 * 5, id="as-published"),
+        pytest.param((97, 61), 0.25, 29, 7 * 5, id="the-least-side-counts"),
+        pytest.param((97, 61), 0.5, 49, 4 * 3, id="half-of-the-longer-side"),
+        pytest.param((61, 97), 0.5, 49, 3 * 4, id="whichever-it-is"),
+        pytest.param((97, 41), 0.5, 49, 5 * 1, id="longer-than-the-short-side"),
+    ],
+)
+def test_tiles_grow_with_the_image(size, share: float, side: int, count: int):
+    settings = SampleSettings(tile_px=29, tile_share=share, smallest_set=0)
+    tiles = tiles_of_pairs([pair(*size)], settings)
+    assert settings.tile_side(*size) == side
+    assert {tile.image.shape for tile in tiles} == {(side, side, 3)}
+    assert len(tiles) == count
+
+
 def test_a_window_full_of_cells_has_no_background():
     labels = np.full((16, 16), 70_001, np.int32)
     labels[:, 7:] = 5
