@@ -158,7 +158,7 @@ def _hold_out(
         return [(one.rgb, one.labels) for one in images], []
     tell(f"held out: a corner with {cells} whole cells, on which it is judged when to stop")
     judged = [split.held_out for split in splits if len(split.held_out.cell)]
-    return [part for split in splits for part in split.parts], judged
+    return [split.rest for split in splits], judged
 
 
 def _fitted(

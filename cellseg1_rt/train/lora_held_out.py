@@ -35,12 +35,14 @@ class SplitPair:
 
     Attributes
     ----------
-    parts : two overlapping pairs that together are all but the corner.
+    rest : the pair with zeros in the corner, of the image and of the labels. It keeps its size, so
+        its tiles, and the cells in them, have the size that they would have without a corner held
+        out; black is what augmentation puts beyond an edge too.
     held_out : the tile at that corner, [S, S], with points in the corner's cells and background.
     cells : whole cells of the corner, each of which has a point.
     """
 
-    parts: tuple[Pair, Pair]
+    rest: Pair
     held_out: LoraSample
     cells: int
 
@@ -75,19 +77,14 @@ def split_pair(
     mean = sum(len(found) for found in cells.values()) / 4
     chosen = min(corners, key=lambda corner: abs(len(cells[corner]) - mean))
     bottom, right = chosen
-    others = (
-        (_end(height, height - rows, not bottom), slice(None)),
-        (
-            slice(None),
-            _end(width, width - columns, not right),
-        ),
-    )
-    first, second = ((image[part], labels[part]) for part in others)
+    rest = image.copy(), labels.copy()
+    for array in rest:
+        array[windows[chosen]] = 0
     around = _end(height, tile, bottom), _end(width, tile, right)
     inside = np.zeros(labels.shape, np.bool_)
     inside[windows[chosen]] = True
     sample = _sample(image[around], labels[around], inside[around], cells[chosen], settings)
-    return SplitPair((first, second), sample, len(cells[chosen]))
+    return SplitPair(rest, sample, len(cells[chosen]))
 
 
 def _end(length: int, part: int, last: bool) -> slice:
