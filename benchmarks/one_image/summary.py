@@ -1,0 +1,108 @@
+"""The study's table and figure from its results.
+
+    python benchmarks/one_image/summary.py results.jsonl [--svg figure.svg]
+
+A run's figure is the mean AP@0.5 of the images it did not train on. A domain's figure is the mean
+over every choice of training images and every seed, never the best; the spread is their standard
+deviation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+METHODS = {
+    "zero": "as packaged",
+    "one": "LoRA, 1 image",
+    "three": "LoRA, 3 images",
+    "full": "all weights, 1 image",
+}
+COLOURS = {"zero": "#9aa5b1", "one": "#2166ac", "three": "#67a9cf", "full": "#ef8a62"}
+ROW_PX, LEFT_PX, WIDTH_PX = 78, 250, 420
+
+
+def main(
+    results: Path,
+    svg: Annotated[Path | None, typer.Option(help="Where the figure goes.")] = None,
+) -> None:
+    """Print the table; draw the figure."""
+    runs = runs_by_domain([json.loads(line) for line in results.read_text().splitlines()])
+    print("| domain | " + " | ".join(METHODS.values()) + " |")
+    print("|---|" + "---|" * len(METHODS))
+    for domain, methods in runs.items():
+        print(f"| {domain} | " + " | ".join(cell(methods.get(name, [])) for name in METHODS) + " |")
+    others = [methods for domain, methods in runs.items() if not domain.startswith("fluo")]
+    means = [
+        [float(np.mean(methods[name])) for methods in others if name in methods] for name in METHODS
+    ]
+    row = " | ".join(f"{np.mean(m):.3f}" if len(m) == len(others) else "–" for m in means)
+    print(f"| mean of the {len(others)} without fluorescence | {row} |")
+    if svg is not None:
+        svg.write_text(figure(runs), encoding="utf-8")
+
+
+def runs_by_domain(lines: list[dict]) -> dict[str, dict[str, list[float]]]:
+    """The figure of every run, by domain and method, in the order of the results."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        found[line["domain"]][line["method"]].append(
+            float(np.mean(list(line["average_precision"].values())))
+        )
+    return found
+
+
+def cell(values: list[float]) -> str:
+    """Mean, spread and number of runs."""
+    if not values:
+        return "–"
+    spread = f" ± {np.std(values):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread} ({len(values)})"
+
+
+def figure(runs: dict[str, dict[str, list[float]]]) -> str:
+    """Every run as a dot and every mean as a bar, a group of bars a domain."""
+    height = ROW_PX * len(runs) + 60
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT_PX + WIDTH_PX + 40}" '
+        f'height="{height}" font-family="sans-serif" font-size="12" fill="#333">'
+        f'<rect width="100%" height="100%" fill="white"/>'
+    ]
+    for share in np.arange(0, 1.01, 0.25):
+        x = LEFT_PX + WIDTH_PX * share
+        parts.append(f'<path d="M{x:.0f} 20V{height - 36}" stroke="#ddd"/>')
+        parts.append(f'<text x="{x:.0f}" y="14" text-anchor="middle">{share:.2f}</text>')
+    for row, (domain, methods) in enumerate(runs.items()):
+        top = 28 + ROW_PX * row
+        name = domain.rsplit("_", 1)[0].replace("_", " ")
+        parts.append(f'<text x="{LEFT_PX - 8}" y="{top + 32}" text-anchor="end">{name}</text>')
+        for place, method in enumerate(METHODS):
+            values, y = methods.get(method, []), top + 16 * place
+            if not values:
+                continue
+            length = WIDTH_PX * np.mean(values)
+            parts.append(
+                f'<rect x="{LEFT_PX}" y="{y}" width="{length:.1f}" height="13" '
+                f'fill="{COLOURS[method]}"/>'
+            )
+            parts += [
+                f'<circle cx="{LEFT_PX + WIDTH_PX * value:.1f}" cy="{y + 6.5}" r="1.6" '
+                f'fill="#222" fill-opacity="0.45"/>'
+                for value in values
+            ]
+    for place, (method, name) in enumerate(METHODS.items()):
+        x = 20 + 165 * place
+        parts.append(
+            f'<rect x="{x}" y="{height - 24}" width="12" height="12" fill="{COLOURS[method]}"/>'
+        )
+        parts.append(f'<text x="{x + 18}" y="{height - 14}">{name}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+if __name__ == "__main__":
+    typer.run(main)
