@@ -24,7 +24,7 @@ from cellseg1_rt.model.precision import DTYPES
 
 __all__ = ["OPSET", "write_graph"]
 
-OPSET = 18
+OPSET = 20  # the first with Gelu as one operation
 
 
 def write_graph(

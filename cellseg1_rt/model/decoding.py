@@ -80,7 +80,7 @@ def decode_points(
         first.cross_attn_image_to_token, image + position, queries + tokens, queries
     )
     spread = found.unflatten(0, (batch, count)) + image[:, None]
-    keys = normed(first.norm4, spread, dtype).flatten(0, 1)
+    keys = normed(first.norm4, spread.flatten(0, 1), dtype)
 
     with_position = queries + tokens
     attended = _self_attend(second.self_attn, with_position, queries)
@@ -110,28 +110,32 @@ def upscale_masks(sam: Sam, keys: Tensor, hyper: Tensor, size: tuple[int, int]) 
     """Mask logits [M, 4h, 4w] of M prompts, from their ``keys`` [M, h·w, 256] and ``hyper``.
 
     A 2×2 transposed convolution of stride 2 is a product at each position; channels stay last
-    through both, and pixels are put in their places once, at the end.
+    through both, and pixels are put in their places once, at the end. Nothing stands between a
+    product and its GELU, so that runtimes make one pass of both.
     """
     first, norm, _, second, _ = sam.mask_decoder.output_upscaling
-    grown = _product_of(first, keys)  # [M, T, 2, 2, 64]
+    grown = _pixels_of(_product_of(first, keys))
     grown = functional.layer_norm(
         grown.to(norm.weight.dtype), norm.weight.shape, norm.weight, norm.bias, norm.eps
     )
     grown = functional.gelu(grown.to(second.weight.dtype))
-    grown = functional.gelu(_product_of(second, grown))  # [M, T, 2, 2, 2, 2, 32]
-    logits = torch.einsum("mtabcdk,mk->mtabcd", grown, hyper.to(grown.dtype))
+    grown = _pixels_of(functional.gelu(_product_of(second, grown)))
+    logits = grown @ hyper.to(grown.dtype)[:, :, None]
     height, width = size
-    placed: Tensor = logits.unflatten(1, (height, width)).permute(0, 1, 3, 5, 2, 4, 6)
+    placed: Tensor = logits.reshape(-1, height, width, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
     return placed.reshape(-1, 4 * height, 4 * width)
 
 
 def _product_of(convolution: torch.nn.ConvTranspose2d, values: Tensor) -> Tensor:
-    """[..., c] to [..., 2, 2, k]: a 2×2 transposed convolution of stride 2 on channels last."""
-    weight = convolution.weight.permute(2, 3, 1, 0)  # [2, 2, k, c]
-    bias = convolution.get_parameter("bias").repeat(4)
-    grown: Tensor = functional.linear(values, weight.flatten(0, 2), bias)
-    apart: Tensor = grown.unflatten(-1, weight.shape[:3])
-    return apart
+    """[M, T, c] to [M, T, 4·k]: a 2×2 transposed convolution of stride 2 on channels last."""
+    weight = convolution.weight.permute(2, 3, 1, 0).flatten(0, 2)
+    grown: Tensor = functional.linear(values, weight, convolution.get_parameter("bias").repeat(4))
+    return grown
+
+
+def _pixels_of(grown: Tensor) -> Tensor:
+    """[M, T, 4·k] to [M, 4·T, k]: the 2×2 pixels of a position one after the other."""
+    return grown.unflatten(2, (4, -1)).flatten(1, 2)
 
 
 def _tokens(sam: Sam, points_xy: Tensor, dtype: torch.dtype) -> Tensor:
