@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
+from itertools import combinations, zip_longest
 from pathlib import Path
 from typing import Annotated
 
@@ -113,15 +113,21 @@ def main(
 
 
 def runs_of(data: Path, only: str, methods: list[str], seeds: int) -> Iterator[Run]:
-    """Every choice of training images and every seed, the cheap methods of all domains first."""
+    """Every choice of training images and every seed, the domains in turn, cheap methods first."""
     folders = [folder for pattern in only.split(",") for folder in sorted(data.glob(pattern))]
     for method in (name for name in METHODS if name in methods):
         for seed in range(1 if method in ZERO_CROPS else seeds):
-            for folder in folders:
-                names = sorted(path.stem for path in (folder / "images").iterdir())
-                for chosen in combinations(names, trained_on(method)):
-                    if len(chosen) < len(names):
-                        yield Run(folder.name, method, chosen, seed)
+            turns = zip_longest(*(choices(folder, trained_on(method)) for folder in folders))
+            for chosen in turns:
+                for folder, names in zip(folders, chosen, strict=True):
+                    if names is not None:
+                        yield Run(folder.name, method, names, seed)
+
+
+def choices(folder: Path, count: int) -> list[tuple[str, ...]]:
+    """Every choice of ``count`` of a domain's images that leaves one to test on."""
+    names = sorted(path.stem for path in (folder / "images").iterdir())
+    return list(combinations(names, count)) if count < len(names) else []
 
 
 def trained_on(method: str) -> int:
