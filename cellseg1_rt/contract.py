@@ -17,6 +17,7 @@ from cellseg1_rt.files import sha256_of_file
 from cellseg1_rt.settings import InferenceSettings
 
 __all__ = [
+    "CHECK_NAME",
     "FORMAT_VERSION",
     "GRAPHS",
     "MANIFEST_NAME",
@@ -34,6 +35,8 @@ __all__ = [
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 WEIGHTS_NAME = "weights.safetensors"
+CHECK_NAME = "check.npz"
+"""Inputs and float32 outputs (``cellseg1_rt.check``); bundles of earlier versions have none."""
 METADATA_PREFIX = "cellseg1_rt."
 PRECISIONS = ("fp32", "fp16", "bf16")
 

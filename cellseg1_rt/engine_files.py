@@ -30,6 +30,7 @@ __all__ = [
     "engine_folders",
     "read_record",
     "records_in",
+    "user_cache",
     "write_record",
 ]
 
@@ -158,9 +159,13 @@ def engine_folders(bundle: Path, manifest: Manifest) -> tuple[Path, Path]:
     files = [manifest.files[spec.file_name].sha256 for spec in GRAPHS.values()]
     content = "".join([*files, manifest.files[WEIGHTS_NAME].sha256])
     name = hashlib.sha256(content.encode()).hexdigest()[:16]
+    return Path(bundle) / ENGINES_FOLDER, user_cache() / ENGINES_FOLDER / name
+
+
+def user_cache() -> Path:
+    """The folder of the user's cache that is this package's; it need not exist."""
     base = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME")
-    cache = Path(base) if base else Path.home() / ".cache"
-    return Path(bundle) / ENGINES_FOLDER, cache / "cellseg1-rt" / ENGINES_FOLDER / name
+    return (Path(base) if base else Path.home() / ".cache") / "cellseg1-rt"
 
 
 def default_folder(bundle: Path, manifest: Manifest) -> Path:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from cellseg1_rt.engine.processes import Progress
-    from cellseg1_rt.engine.recipe import EngineRecipe
     from cellseg1_rt.engine_files import EngineKey
 
 __all__ = ["build_engine"]
@@ -50,7 +49,7 @@ def build_engine(
         bool, typer.Option("--overwrite", help="Build again what is there.")
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare with the CPU; needs the card.")
+        bool, typer.Option("--verify", help="Run the bundle's check; needs the card.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Machine-readable, stable.")] = False,
 ) -> None:
@@ -73,11 +72,17 @@ def build_engine(
     folder = find_bundle(bundle)
     if verify:
         require_card(chosen)
-    with _progress() as progress:
-        options = BuildOptions(output, one_plan, jobs, overwrite)
-        built = build_engines(folder, chosen, options, progress)
+    options = BuildOptions(output, one_plan, jobs, overwrite)
+    try:
+        with _progress() as progress:
+            built = build_engines(folder, chosen, options, progress)
+    except KeyboardInterrupt:
+        print(
+            "interrupted: nothing was left behind, and engines stay as they were", file=sys.stderr
+        )
+        raise typer.Exit(130) from None
     if verify:
-        _verify(folder, chosen, built[0].engines["encoder"].folder)
+        _verify(folder, chosen.flavor, built[0].engines["encoder"].folder)
     if json:
         print(dumps([report_of(group, chosen) for group in built], indent=2))
         return
@@ -86,25 +91,16 @@ def build_engine(
     print(f"engines in {built[0].engines['encoder'].folder}")
 
 
-def _verify(bundle: Path, recipe: EngineRecipe, engines: Path) -> None:
-    """Run the card's engines beside a runtime on the CPU, and say on stderr how near they are."""
-    from cellseg1_rt.backends.choose import choose_runtime, load_backend
+def _verify(bundle: Path, flavor: str, engines: Path) -> None:
+    """Run the bundle's check on the card, and say on stderr how near its engines are."""
     from cellseg1_rt.backends.tensorrt import load_tensorrt
     from cellseg1_rt.contract import read_manifest
-    from cellseg1_rt.engine.verify import compare_backends, require_agreement
 
     manifest = read_manifest(bundle)
-    choice = choose_runtime(bundle_precision=manifest.precision)
-    agreements = compare_backends(
-        load_tensorrt(bundle, manifest, recipe.flavor, folder=engines),
-        load_backend(choice, bundle, manifest),
-        manifest,
-        recipe.profile["N"].max,
-    )
-    require_agreement(agreements)
-    for each in agreements:
+    loaded = load_tensorrt(bundle, manifest, flavor, folder=engines, check_again=True)
+    for each in loaded.checked or ():
         print(
-            f"{each.tensor}: within {each.relative:.1e} of {choice.runtime}'s, "
+            f"{each.tensor}: within {each.relative:.1e} of float32's spread on {loaded.card.name}, "
             f"{each.allowed:.1e} allowed",
             file=sys.stderr,
         )

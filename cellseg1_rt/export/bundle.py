@@ -26,6 +26,7 @@ from cellseg1_rt.contract import (
     Manifest,
 )
 from cellseg1_rt.errors import ConfigError
+from cellseg1_rt.export.check import write_bundle_check
 from cellseg1_rt.export.graphs import graph_modules
 from cellseg1_rt.export.onnx_graphs import write_graph
 from cellseg1_rt.export.plain_graphs import plain_modules
@@ -159,28 +160,13 @@ def export_bundle(
         if recipe.precision != "fp32":  # which shares its weights with the plain modules
             sam = load_sam(stored, recipe.backbone, recipe.image_size)
         typed = graph_modules(in_precision(sam, recipe.precision))
-        weight_file = WeightFile(stored, recipe.precision)
-        for name, module in typed.items():
-            write_graph(
-                name,
-                module,
-                folder / GRAPHS[name].file_name,
-                image_size=recipe.image_size,
-                precision=recipe.precision,
-                weights=weight_file,
-            )
-        tolerances = TOLERANCES[recipe.precision]
-        # Against SAM's own modules, so that every export proves its rewrites on its own weights.
-        differences = compare_graphs(folder, plain, recipe.image_size, recipe.precision)
-        lower = recipe.precision != "fp32"
-        rounding = compare_modules(typed, plain, recipe.image_size) if lower else []
-        require_within(differences + rounding, tolerances)
+        differences, rounding = _write_graphs(folder, plain, typed, recipe)
         manifest = Manifest(
             backbone=recipe.backbone,
             image_size=recipe.image_size,
             precision=recipe.precision,
             settings=recipe.settings,
-            tolerances=tolerances,
+            tolerances=TOLERANCES[recipe.precision],
             provenance=provenance | _versions(),
             files={
                 path.name: FileEntry(sha256_of_file(path), path.stat().st_size)
@@ -189,6 +175,32 @@ def export_bundle(
         )
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return Exported(bundle, manifest, differences, rounding)
+
+
+def _write_graphs(
+    folder: Path,
+    plain: dict[str, torch.nn.Module],
+    typed: dict[str, torch.nn.Module],
+    recipe: ExportRecipe,
+) -> tuple[list[Difference], list[Difference]]:
+    """Write the graphs of typed modules, verify them, and write the bundle's check.
+
+    They are held against SAM's own modules, so that every export proves its rewrites on its own
+    weights. Returns ``Exported``'s ``differences`` and ``rounding``.
+    """
+    size, precision = recipe.image_size, recipe.precision
+    weight_file = WeightFile(folder / WEIGHTS_NAME, precision)
+    for name, module in typed.items():
+        path = folder / GRAPHS[name].file_name
+        write_graph(name, module, path, image_size=size, precision=precision, weights=weight_file)
+    tolerances = TOLERANCES[precision]
+    differences = compare_graphs(folder, plain, size, precision)
+    rounding = compare_modules(typed, plain, size) if precision != "fp32" else []
+    require_within(differences + rounding, tolerances)
+    write_bundle_check(
+        folder, plain, typed, image_size=size, precision=precision, tolerances=tolerances
+    )
+    return differences, rounding
 
 
 def _versions() -> dict[str, str]:

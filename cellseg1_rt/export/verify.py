@@ -19,9 +19,20 @@ from cellseg1_rt.errors import VerificationError
 from cellseg1_rt.export.widen import widened_graph
 from cellseg1_rt.extras import require
 
-__all__ = ["Difference", "check_inputs", "compare_graphs", "compare_modules", "require_within"]
+__all__ = [
+    "Difference",
+    "Runner",
+    "check_inputs",
+    "compare_graphs",
+    "compare_modules",
+    "graph_runner",
+    "module_runner",
+    "require_within",
+]
 
 Arrays = list[NDArray[Any]]
+Runner = Callable[[str, Arrays], Arrays]
+"""Runs a graph, by its name, on its inputs in order; returns its outputs in order."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,11 @@ def compare_graphs(
     ------
     MissingExtraError : if onnxruntime is not installed.
     """
+    return _compare(graph_runner(folder, precision), plain, image_size)
+
+
+def graph_runner(folder: Path, precision: str) -> Runner:
+    """What runs a graph of a folder on ONNX Runtime's CPU provider; see ``compare_graphs``."""
     require("onnxruntime", extra="cpu", needed_for="verifying an export")
 
     def run(name: str, arrays: Arrays) -> Arrays:
@@ -88,7 +104,7 @@ def compare_graphs(
         with widened_graph(path) as wide:
             return _run(wide, arrays)
 
-    return _compare(run, plain, image_size)
+    return run
 
 
 def compare_modules(
@@ -101,16 +117,22 @@ def compare_modules(
     typed : modules in a lower precision, by the names of ``GRAPHS``.
     plain, image_size : as for ``compare_graphs``.
     """
+    return _compare(module_runner(typed), plain, image_size)
+
+
+def module_runner(modules: dict[str, torch.nn.Module]) -> Runner:
+    """What runs a module by its graph's name; inputs and outputs are numpy's, outputs float32."""
 
     def run(name: str, arrays: Arrays) -> Arrays:
-        kept = next(p.dtype for p in typed[name].parameters() if p.dtype != torch.float32)
+        types = (parameter.dtype for parameter in modules[name].parameters())
+        kept = next((dtype for dtype in types if dtype != torch.float32), torch.float32)
         tensors = [
             tensor.to(kept) if spec.dtype == "precision" else tensor
             for spec, tensor in zip(GRAPHS[name].inputs, map(torch.from_numpy, arrays), strict=True)
         ]
-        return [tensor.float().numpy() for tensor in _outputs(typed[name], tensors)]
+        return [tensor.float().numpy() for tensor in _outputs(modules[name], tensors)]
 
-    return _compare(run, plain, image_size)
+    return run
 
 
 def require_within(differences: list[Difference], tolerances: dict[str, float]) -> None:
@@ -133,9 +155,7 @@ def require_within(differences: list[Difference], tolerances: dict[str, float]) 
             )
 
 
-def _compare(
-    run: Callable[[str, Arrays], Arrays], plain: dict[str, torch.nn.Module], image_size: int
-) -> list[Difference]:
+def _compare(run: Runner, plain: dict[str, torch.nn.Module], image_size: int) -> list[Difference]:
     """What ``run`` gives for each graph, from the plain modules' own outputs, against theirs."""
     held: dict[str, NDArray[Any]] = dict(check_inputs(image_size))
     differences = []

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from cellseg1_rt.contract import GRAPHS
+from cellseg1_rt.backends import tensorrt
+from cellseg1_rt.backends.tensorrt import Loaded
+from cellseg1_rt.backends.tensorrt_library import Card
+from cellseg1_rt.check import Deviation
+from cellseg1_rt.contract import GRAPHS, read_manifest
+from cellseg1_rt.engine import build, targets
+from cellseg1_rt.engine.build import BuiltEngines
+from cellseg1_rt.engine.memory import Footprint
+from cellseg1_rt.engine.recipe import EngineRecipe
+from cellseg1_rt.engine_files import EngineRecord, Figures
+from cellseg1_rt.recipes import read_recipe
 
 RECIPE = """
 flavor = "tensorrt-rtx"
@@ -103,6 +113,53 @@ def test_what_is_refused(run_command, tiny_folder, tmp_path, arguments, message:
     assert done.err.count("\n") == 1
     assert done.out == ""
     assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_says_that_nothing_was_left(run_command, tiny_folder, tmp_path, recipe, monkeypatch):
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build, "build_engines", interrupted)
+    done = run_command("build-engine", tiny_folder, "--recipe", recipe, "-o", tmp_path / "out")
+    assert (done.code, done.out) == (130, "")
+    assert done.err == "interrupted: nothing was left behind, and engines stay as they were\n"
+
+
+def test_verify_says_how_near_the_card_is(run_command, tiny_folder, tmp_path, recipe, monkeypatch):
+    """What stands in is the card: what its engines gave in the bundle's check."""
+    loaded = Loaded(
+        None,
+        Card("NVIDIA GeForce RTX 4070", "sm_89", "580.1"),
+        [Deviation("mask_head", "logits", 0.0123, 0.001, 0.2)],
+    )
+    asked = []
+
+    def load(*arguments: object, **options: object) -> Loaded:
+        asked.append((arguments[2], options))
+        return loaded
+
+    monkeypatch.setattr(targets, "load_library", lambda *arguments: None)
+    monkeypatch.setattr(targets, "present_target", lambda flavor: "sm_89")
+    monkeypatch.setattr(tensorrt, "load_tensorrt", load)
+    monkeypatch.setattr(
+        build, "build_engines", lambda *arguments: [built_of(tiny_folder, tmp_path / "out")]
+    )
+    done = run_command("build-engine", tiny_folder, "--recipe", recipe, "--verify", "--json")
+    assert done.code == 0
+    assert done.err == (
+        "logits: within 1.2e-02 of float32's spread on NVIDIA GeForce RTX 4070, 2.0e-01 allowed\n"
+    )
+    assert asked == [("tensorrt-rtx", {"folder": tmp_path / "out", "check_again": True})]
+
+
+def built_of(bundle: Path, folder: Path) -> BuiltEngines:
+    made = EngineRecipe.from_dict(read_recipe("engine", "rtx40"))
+    keys = build.keys_of(read_manifest(bundle), made, ("sm_89",), "1.7.1")
+    engines = {
+        name: EngineRecord(key, "0" * 64, 1, Figures(1, 1.0, 1, 1), folder)
+        for name, key in keys.items()
+    }
+    return BuiltEngines(("sm_89",), engines, frozenset(), Footprint(1, 1, 1))
 
 
 @pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="there is a driver here")

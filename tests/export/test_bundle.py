@@ -15,12 +15,14 @@ from drawing import draw_weights
 from safetensors.torch import load_file, save_file
 
 from cellseg1_rt.backbone import Backbone
-from cellseg1_rt.contract import GRAPHS, WEIGHTS_NAME, read_manifest
+from cellseg1_rt.check import read_check
+from cellseg1_rt.contract import CHECK_NAME, GRAPHS, WEIGHTS_NAME, read_manifest
 from cellseg1_rt.errors import ConfigError, VerificationError, WeightsError
 from cellseg1_rt.export import bundle as export_module
 from cellseg1_rt.export.bundle import ExportRecipe, export_bundle
 from cellseg1_rt.export.verify import Difference, compare_graphs, require_within
 from cellseg1_rt.model.sam import build_sam
+from cellseg1_rt.model.weights import load_sam
 from cellseg1_rt.recipes import read_recipe, recipe_names
 from cellseg1_rt.settings import InferenceSettings
 
@@ -62,8 +64,26 @@ def test_manifest_says_what_was_exported(exported):
     assert manifest.backbone == SMALL.backbone
     assert manifest.image_size == 112
     assert manifest.settings.score == 0.7
-    assert set(manifest.files) == {spec.file_name for spec in GRAPHS.values()} | {WEIGHTS_NAME}
+    graphs = {spec.file_name for spec in GRAPHS.values()}
+    assert set(manifest.files) == graphs | {WEIGHTS_NAME, CHECK_NAME}
     assert len(manifest.provenance["weights_sha256"]) == 64
+
+
+def test_the_check_is_what_sams_modules_give_in_float32(exported, weights):
+    """Image, points and index in, one graph after another: written out here."""
+    check = read_check(exported.bundle, read_manifest(exported.bundle))
+    modules = export_module.plain_modules(load_sam(weights, SMALL.backbone, SMALL.image_size))
+    put = {name: torch.from_numpy(value) for name, value in vars(check.inputs).items()}
+    with torch.no_grad():
+        embedding = modules["encoder"](put["image"], put["size"])
+        score, hyper, keys = modules["prompt_decoder"](embedding, put["points"])
+        logits = modules["mask_head"](keys, hyper, put["index"])
+    for found, wanted in (
+        (check.outputs.embedding, embedding.flatten()[::31]),
+        (check.outputs.score, score),
+        (check.outputs.logits, logits.flatten()[::31]),
+    ):
+        np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5 * float(wanted.std()))
 
 
 def test_weights_file_is_the_model_in_sams_own_layout(exported, weights):
