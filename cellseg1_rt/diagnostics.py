@@ -120,7 +120,7 @@ def _describe_runtime(name: str) -> str:
         for graphs, precisions in runtime.computes.items()
     )
     if runtime.on_card:
-        able += "; on an NVIDIA card, through engines of the bundle"
+        able += "; on an NVIDIA card" + ", through engines of the bundle" * runtime.engines
     try:
         return f"{version(runtime.package)} ({able})"
     except PackageNotFoundError:

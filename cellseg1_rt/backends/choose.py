@@ -27,6 +27,7 @@ __all__ = [
     "choose_runtime",
     "load_backend",
     "require_native",
+    "wants_card",
 ]
 
 
@@ -38,13 +39,15 @@ class Runtime:
     ----------
     package : what must be importable, and ``extra`` what installs it.
     computes : for each precision of a bundle it runs, the precisions it can compute in.
-    on_card : it runs engines on an NVIDIA card, which ``build-engine`` makes of a bundle.
+    on_card : it runs on an NVIDIA card.
+    engines : it runs what ``build-engine`` makes of a bundle, and not the bundle's graphs.
     """
 
     package: str
     extra: str
     computes: dict[str, tuple[str, ...]]
     on_card: bool = False
+    engines: bool = False
 
     @property
     def install_line(self) -> str:
@@ -53,19 +56,25 @@ class Runtime:
 
 
 _AS_TYPED: dict[str, tuple[str, ...]] = {precision: (precision,) for precision in PRECISIONS}
+_WIDE: dict[str, tuple[str, ...]] = {"fp32": ("fp32",), "fp16": ("fp16",)}
 
 RUNTIMES: dict[str, Runtime] = {
     # Of two that can, ``auto`` takes the first: ONNX Runtime in fp32, since all else is compared
     # with it, though OpenVINO is quicker (benchmarks/runtimes.py on Zen 4, 32 prompts: decoding
     # 1.2 times, the mask head 1.8 times). It runs fp16 graphs with fp32 inside: its CPU provider
     # has few fp16 kernels.
-    "onnxruntime": Runtime("onnxruntime", "cpu", {"fp32": ("fp32",), "fp16": ("fp16",)}),
+    "onnxruntime": Runtime("onnxruntime", "cpu", _WIDE),
     "openvino": Runtime("openvino", "openvino", {"fp32": ("fp32", "bf16"), "bf16": ("bf16",)}),
-    "tensorrt-rtx": Runtime("tensorrt_rtx", "rtx", _AS_TYPED, on_card=True),
-    "tensorrt": Runtime("tensorrt", "tensorrt", _AS_TYPED, on_card=True),
+    "tensorrt-rtx": Runtime("tensorrt_rtx", "rtx", _AS_TYPED, on_card=True, engines=True),
+    "tensorrt": Runtime("tensorrt", "tensorrt", _AS_TYPED, on_card=True, engines=True),
+    # ONNX Runtime's providers. The CUDA one has too few kernels in bf16.
+    "cuda": Runtime("onnxruntime", "gpu", _WIDE, on_card=True),
+    "onnxruntime-tensorrt": Runtime("onnxruntime", "gpu", _WIDE, on_card=True),
+    # A plugin of the plain ONNX Runtime; the GPU's package has its own.
+    "onnxruntime-tensorrt-rtx": Runtime("onnxruntime", "cpu", _WIDE, on_card=True),
 }
-"""Values of ``--runtime`` besides ``auto``. It takes the first of those on the card that is ready,
-or else the first on the CPU that is installed.
+"""Values of ``--runtime`` besides ``auto``. It takes the first of those with engines that is ready,
+or else the first on the CPU that is installed. ONNX Runtime's on the card are taken when asked for.
 """
 
 
@@ -151,10 +160,14 @@ def require_native(precision: str, capabilities: Collection[str]) -> None:
 
 def load_backend(choice: Choice, bundle: Path, manifest: Manifest, *, threads: int = 0) -> Backend:
     """The bundle's graphs on the chosen runtime."""
-    if RUNTIMES[choice.runtime].on_card:
+    if RUNTIMES[choice.runtime].engines:
         from cellseg1_rt.backends.tensorrt import load_tensorrt
 
-        return load_tensorrt(bundle, manifest, choice.runtime)
+        return load_tensorrt(bundle, manifest, choice.runtime).backend
+    if RUNTIMES[choice.runtime].on_card:
+        from cellseg1_rt.backends.onnxruntime_card import load_on_card
+
+        return load_on_card(bundle, manifest, choice.runtime)
     if choice.runtime == "openvino":
         from cellseg1_rt.backends.openvino import OpenVinoBackend
 
@@ -164,12 +177,26 @@ def load_backend(choice: Choice, bundle: Path, manifest: Manifest, *, threads: i
     return OnnxRuntimeBackend(bundle, manifest, threads=threads)
 
 
+def wants_card(name: str, bundle: Path, manifest: Manifest) -> bool:
+    """Whether a machine with a card would run the bundle on it; asks no library and no driver.
+
+    Parameters
+    ----------
+    name : ``auto``, which means yes where the bundle has engines, or one of ``RUNTIMES``.
+    """
+    if name in RUNTIMES:
+        return RUNTIMES[name].on_card
+    from cellseg1_rt.engine_files import engine_folders, records_in
+
+    return any(records_in(folder) for folder in engine_folders(bundle, manifest))
+
+
 def _automatic(
     able: list[str], precision: str, engines_of: tuple[Path, Manifest] | None
 ) -> tuple[str, str]:
     """Of the runtimes that can, one whose engines the card can run, or one on the CPU; and why."""
     left = ""
-    for flavor in (name for name in able if RUNTIMES[name].on_card):
+    for flavor in (name for name in able if RUNTIMES[name].engines):
         if engines_of is None:
             break
         target, missing = _card_for_engines(flavor, *engines_of)

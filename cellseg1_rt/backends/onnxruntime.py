@@ -1,10 +1,12 @@
 """A bundle's graphs on ONNX Runtime's CPU provider: what other runtimes are compared with.
 
-May import onnxruntime. Reads bundles, knows nothing of prompts or labels.
+May import onnxruntime. Reads bundles, knows nothing of prompts or labels. Its providers for cards
+are ``onnxruntime_card``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from cellseg1_rt.extras import require
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-__all__ = ["OnnxRuntimeBackend"]
+__all__ = ["OnnxRuntimeBackend", "load_session"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class OnnxRuntimeBackend:
         require("onnxruntime", extra="cpu", needed_for="the runtime 'onnxruntime'")
         self._manifest = manifest
         self._sessions = {
-            name: _load_session(bundle / spec.file_name, name, manifest, threads)
+            name: _on_cpu(bundle / spec.file_name, name, manifest, threads)
             for name, spec in GRAPHS.items()
         }
 
@@ -66,6 +68,10 @@ class OnnxRuntimeBackend:
             return [embedding]
         array = embedding.numpy()
         return [_value(array[index : index + 1]) for index in range(len(array))]
+
+    def embedding_on_host(self, embedding: Any) -> NDArray[np.float32]:
+        """An embedding as float32; see ``Checkable``."""
+        return np.asarray(embedding.numpy(), np.float32)
 
     def decode(self, embedding: Any, points: NDArray[np.float32]) -> _Decoded:
         """Scores of N points; see ``Backend.decode``."""
@@ -93,20 +99,30 @@ def _value(array: NDArray[Any]) -> Any:
     return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
 
 
-def _load_session(path: Path, name: str, manifest: Manifest, threads: int) -> ort.InferenceSession:
+def load_session(
+    path: Path,
+    name: str,
+    manifest: Manifest,
+    options: ort.SessionOptions,
+    providers: Sequence[Any],
+    **settings: Any,
+) -> ort.InferenceSession:
+    """A graph as a session, checked against the contract.
+
+    Parameters
+    ----------
+    path, name : the graph's file, and its name in ``GRAPHS``.
+    options, providers, settings : as ONNX Runtime takes them.
+
+    Raises
+    ------
+    BundleError : if it cannot be loaded or is not the one the manifest describes.
+    """
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
     options.log_severity_level = 3  # what ORT warns of here is its own choice of kernels
     try:
-        session = ort.InferenceSession(
-            str(path),
-            options,
-            providers=["CPUExecutionProvider"],
-            # Its fused sum and norm takes four times as long on a CPU as the two by themselves.
-            disabled_optimizers=["SkipLayerNormFusion"],
-        )
+        session = ort.InferenceSession(str(path), options, providers=list(providers), **settings)
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         raise broken_graph(path, error) from error
     check_graph(
@@ -118,3 +134,19 @@ def _load_session(path: Path, name: str, manifest: Manifest, threads: int) -> or
         outputs=[[tensor.name] for tensor in session.get_outputs()],
     )
     return session
+
+
+def _on_cpu(path: Path, name: str, manifest: Manifest, threads: int) -> ort.InferenceSession:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    return load_session(
+        path,
+        name,
+        manifest,
+        options,
+        ["CPUExecutionProvider"],
+        # Its fused sum and norm takes four times as long on a CPU as the two by themselves.
+        disabled_optimizers=["SkipLayerNormFusion"],
+    )

@@ -112,7 +112,10 @@ class _Graph:
         """Infer once. Inputs are arrays or OpenVINO's own tensors, which are not copied."""
         # Fresh memory costs as much as computing in it (64 MB of keys a batch), so a request and
         # the outputs it owns are used again.
-        request = self._free.pop() if self._free else self._compiled.create_infer_request()
+        try:
+            request = self._free.pop()  # in one step, so two threads never get the same one
+        except IndexError:
+            request = self._compiled.create_infer_request()
         tensors = {name: _tensor(value) for name, value in inputs.items()}
         first = None if self._before is None else self._before.run(**tensors)
         if first is not None:

@@ -17,7 +17,17 @@ from cellseg1_rt.backends.libraries import library_error
 from cellseg1_rt.errors import RuntimeUnavailableError
 from cellseg1_rt.extras import require
 
-__all__ = ["LIBRARIES", "Library", "Log", "load_library", "logger_for", "present_target"]
+__all__ = [
+    "CUDA_LIBRARY",
+    "LIBRARIES",
+    "Card",
+    "Library",
+    "Log",
+    "load_library",
+    "logger_for",
+    "present_card",
+    "present_target",
+]
 
 
 @dataclass
@@ -55,7 +65,30 @@ LIBRARIES = {
     "tensorrt-rtx": Library("tensorrt_rtx", "rtx"),
     "tensorrt": Library("tensorrt", "tensorrt"),
 }
-_CUDA = {"win32": "nvcuda.dll", "darwin": "libcuda.dylib"}.get(sys.platform, "libcuda.so.1")
+
+
+@dataclass(frozen=True)
+class Card:
+    """An NVIDIA card.
+
+    Attributes
+    ----------
+    name : as ``NVIDIA GeForce RTX 4090``.
+    target : its compute capability, as ``sm_89``.
+    driver : the driver's release, as ``580.82.07``; None where the system does not tell.
+    number : CUDA's, from 0.
+    """
+
+    name: str
+    target: str
+    driver: str | None
+    number: int = 0
+
+
+CUDA_LIBRARY = {"win32": "nvcuda.dll", "darwin": "libcuda.dylib"}.get(sys.platform, "libcuda.so.1")
+_NVML = {"win32": "nvml.dll"}.get(sys.platform, "libnvidia-ml.so.1")
+_TEXT_BYTES = 96
+"""Room for a name: NVML's constants are 80 and 96."""
 # CUdevice_attribute: COMPUTE_CAPABILITY_MAJOR and _MINOR.
 _MAJOR, _MINOR = 75, 76
 _FIGURE = re.compile(r"Total (Activation|Weights) Memory: (\d+) bytes")
@@ -78,19 +111,28 @@ def load_library(flavor: str, needed_for: str) -> Any:
 
 
 def present_target(flavor: str) -> str:
-    """Compute capability of the first card, as ``sm_89``, which this flavour is to run on.
+    """Compute capability of the card, as ``sm_89``; see ``present_card``."""
+    return present_card(flavor).target
+
+
+def present_card(runtime: str) -> Card:
+    """The card that this runtime is to run on: the thread's current one, or else the first.
 
     Raises
     ------
     RuntimeUnavailableError : if there is no driver or no card, with what to install.
     """
     try:
-        cuda = ctypes.CDLL(_CUDA)
+        cuda = ctypes.CDLL(CUDA_LIBRARY)
     except OSError as error:
-        module = LIBRARIES[flavor].module
-        raise library_error(flavor, module, error, instead="onnxruntime") from error
+        library = LIBRARIES[runtime].module if runtime in LIBRARIES else runtime
+        raise library_error(runtime, library, error, instead="onnxruntime") from error
     device, parts = ctypes.c_int(), []
-    status = cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0)
+    name = ctypes.create_string_buffer(_TEXT_BYTES)
+    status = cuda.cuInit(0)
+    if not status and cuda.cuCtxGetDevice(ctypes.byref(device)):  # no card is current yet
+        status = cuda.cuDeviceGet(ctypes.byref(device), 0)
+    status = status or cuda.cuDeviceGetName(name, _TEXT_BYTES, device)
     for attribute in (_MAJOR, _MINOR):
         value = ctypes.c_int()
         status = status or cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
@@ -98,11 +140,23 @@ def present_target(flavor: str) -> str:
     if status:
         raise RuntimeUnavailableError(
             "the NVIDIA driver finds no card",
-            where=flavor,
+            where=runtime,
             got=f"CUDA error {status}",
             fix="run it on a machine with an NVIDIA card; until then --runtime onnxruntime works",
         )
-    return f"sm_{''.join(parts)}"
+    target = f"sm_{''.join(parts)}"
+    return Card(name.value.decode(), target, _driver_release(), device.value)
+
+
+def _driver_release() -> str | None:
+    """What the driver's management library says; some containers come without it."""
+    try:
+        nvml = ctypes.CDLL(_NVML)
+    except OSError:
+        return None
+    release = ctypes.create_string_buffer(_TEXT_BYTES)
+    failed = nvml.nvmlInit_v2() or nvml.nvmlSystemGetDriverVersion(release, _TEXT_BYTES)
+    return None if failed else release.value.decode()
 
 
 def logger_for(trt: Any, log: Log) -> Any:

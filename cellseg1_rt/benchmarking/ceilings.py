@@ -1,5 +1,7 @@
 """What this machine can do at best: matrix products through a runtime, and copying memory.
 
+Of its processor: a card's ceilings are not measured (public ones: ``benchmarks/roofline.py``).
+
 Measured in the same run as what is held against it. The best of some rounds counts, since what else
 a machine does can only slow one down. May import onnxruntime and openvino.
 """
@@ -14,14 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from cellseg1_rt.backends.choose import Choice
+from cellseg1_rt.backends.choose import RUNTIMES, Choice
 from cellseg1_rt.benchmarking.matmul_graph import chained_products
 
-__all__ = ["GEMM_RUNTIMES", "copy_bytes_per_s", "gemm_flop_per_s"]
+__all__ = ["GEMM_RUNTIMES", "copy_bytes_per_s", "gemm_flop_per_s", "is_measured"]
 
 SIDE, PRODUCTS, ROUNDS = 1024, 8, 7
 COPY_BYTES = 256 * 2**20
 """Bytes of each of the two arrays: several times what caches of one socket hold."""
+
+
+def is_measured(path: str) -> bool:
+    """Whether a path of a benchmark, by its name, runs where ceilings are measured."""
+    runtime = RUNTIMES.get(path.split()[0])
+    return runtime is None or not runtime.on_card
 
 
 def gemm_flop_per_s(choice: Choice, threads: int, *, side: int = SIDE) -> float:
@@ -29,7 +37,7 @@ def gemm_flop_per_s(choice: Choice, threads: int, *, side: int = SIDE) -> float:
 
     Parameters
     ----------
-    choice : the runtime and what it computes in.
+    choice : the runtime, of ``GEMM_RUNTIMES``, and what it computes in.
     threads : threads of one operator; 0 takes all cores.
     side : rows and columns of each matrix.
     """

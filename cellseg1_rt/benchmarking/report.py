@@ -13,6 +13,7 @@ from typing import Any
 
 from cellseg1_rt.backends.choose import RUNTIMES
 from cellseg1_rt.benchmarking.agreement import Agreement, agreement_of
+from cellseg1_rt.benchmarking.ceilings import is_measured
 from cellseg1_rt.benchmarking.contender import Sample
 from cellseg1_rt.benchmarking.machine import describe_bundle, versions_of
 from cellseg1_rt.benchmarking.memory import PeakMemory
@@ -146,7 +147,7 @@ def _row(
         path.precision,
         path.load_s,
         spread_of([sample.segmenting_s for sample in samples]),
-        stages_of(samples, path.precision, ceilings),
+        stages_of(samples, path.precision, ceilings if is_measured(path.name) else None),
         sum(sample.survivors for sample in samples) / len(samples),
         None if is_reference else agreement,
         ratios_of_pairs(others, samples) if is_plain and not is_reference else None,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cellseg1_rt.backends.choose import Choice, choose_runtime
-from cellseg1_rt.benchmarking.ceilings import copy_bytes_per_s, gemm_flop_per_s
+from cellseg1_rt.benchmarking.ceilings import copy_bytes_per_s, gemm_flop_per_s, is_measured
 from cellseg1_rt.benchmarking.contender import Contender, RuntimeContender, Sample
 from cellseg1_rt.benchmarking.machine import describe_machine, resolved_threads
 from cellseg1_rt.benchmarking.memory import PeakMemory, peak_memory, require_proc
@@ -182,7 +182,8 @@ def _measure_ceilings(choices: list[Choice], threads: int) -> Ceilings:
     gemm: dict[str, dict[str, float]] = {}
     for choice in choices:
         by_runtime = gemm.setdefault(choice.precision, {})
-        by_runtime[choice.runtime] = gemm_flop_per_s(choice, threads)
+        if is_measured(choice.runtime):
+            by_runtime[choice.runtime] = gemm_flop_per_s(choice, threads)
     return Ceilings(gemm, copy_bytes_per_s(resolved_threads(threads)))
 
 

@@ -107,8 +107,15 @@ def ratios_of_pairs(slow: Sequence[Sample], fast: Sequence[Sample]) -> Spread:
     return spread_of([a.segmenting_s / b.segmenting_s for a, b in zip(slow, fast, strict=True)])
 
 
-def stages_of(samples: Sequence[Sample], precision: str, ceilings: Ceilings) -> list[StageRow]:
-    """A row for each stage that the samples have."""
+def stages_of(
+    samples: Sequence[Sample], precision: str, ceilings: Ceilings | None
+) -> list[StageRow]:
+    """A row for each stage that the samples have.
+
+    Parameters
+    ----------
+    ceilings : of where they ran; None where they were not measured, as on a card.
+    """
     rows = []
     for stage in STAGES:
         if stage not in samples[0].seconds:
@@ -118,7 +125,8 @@ def stages_of(samples: Sequence[Sample], precision: str, ceilings: Ceilings) -> 
         flop, moved = sum(w.flop for w in work), sum(w.moved_bytes for w in work)
         flop_per_s = flop / sum(seconds) if flop else None
         bytes_per_s = moved / sum(seconds) if moved else None
-        gemm = ceilings.gemm(precision)
+        gemm = None if ceilings is None else ceilings.gemm(precision)
+        copy = None if ceilings is None else ceilings.copy_bytes_per_s
         rows.append(
             StageRow(
                 stage,
@@ -128,7 +136,7 @@ def stages_of(samples: Sequence[Sample], precision: str, ceilings: Ceilings) -> 
                 None if flop_per_s is None else flop_per_s / 1e9,
                 None if bytes_per_s is None else bytes_per_s / 1e9,
                 None if flop_per_s is None or gemm is None else flop_per_s / gemm,
-                None if bytes_per_s is None else bytes_per_s / ceilings.copy_bytes_per_s,
+                None if bytes_per_s is None or copy is None else bytes_per_s / copy,
             )
         )
     return rows

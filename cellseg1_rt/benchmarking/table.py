@@ -32,7 +32,8 @@ def lines_of(report: Report) -> Iterator[str]:
     )
     for precision, by_runtime in report.ceilings.gemm_flop_per_s.items():
         found = ", ".join(f"{flop / 1e9:.0f} {name}" for name, flop in by_runtime.items())
-        yield f"ceiling of matrix products, {precision}: {found} GFLOP/s"
+        measured = f"{found} GFLOP/s" if found else "no ceiling measured on a card"
+        yield f"ceiling of matrix products, {precision}: {measured}"
     yield f"ceiling of copying: {report.ceilings.copy_bytes_per_s / 1e9:.1f} GB/s"
     for row in report.contenders:
         yield ""

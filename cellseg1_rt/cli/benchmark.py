@@ -15,7 +15,12 @@ def benchmark(
         list[str] | None, typer.Argument(help="Files, folders or globs. Default: the samples.")
     ] = None,
     runtime: Annotated[
-        list[str], typer.Option(help="auto, onnxruntime or openvino; may be given repeatedly.")
+        list[str],
+        typer.Option(
+            help="auto, onnxruntime, openvino, tensorrt-rtx, tensorrt, cuda, onnxruntime-tensorrt "
+            "or onnxruntime-tensorrt-rtx; may be given repeatedly. All but the first three run on "
+            "an NVIDIA card."
+        ),
     ] = ["auto"],  # noqa: B006 (typer copies it)
     precision: Annotated[
         list[str], typer.Option(help="bundle, fp32, fp16 or bf16; may be given repeatedly.")

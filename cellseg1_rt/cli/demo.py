@@ -12,7 +12,13 @@ def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for labels, tables and pictures.")
     ] = Path("cellseg1-rt-demo"),
-    runtime: Annotated[str, typer.Option(help="auto, onnxruntime or openvino.")] = "auto",
+    runtime: Annotated[
+        str,
+        typer.Option(
+            help="auto, onnxruntime, openvino, tensorrt-rtx, tensorrt, cuda, onnxruntime-tensorrt "
+            "or onnxruntime-tensorrt-rtx."
+        ),
+    ] = "auto",
 ) -> None:
     """Segment the sample images that come with the package and compare with their labels."""
     from cellseg1_rt.files import require_writable_folder

@@ -60,6 +60,7 @@ ASKED_FOR = {
     "openvino, bf16 bundle": ("openvino", "bundle", "bf16", "bf16"),
     "tensorrt-rtx": ("tensorrt-rtx", "bundle", "fp32", "fp32"),
     "tensorrt, fp16 bundle": ("tensorrt", "bundle", "fp16", "fp16"),
+    "cuda, fp16 bundle": ("cuda", "bundle", "fp16", "fp16"),
 }
 
 
@@ -74,7 +75,7 @@ REFUSED = {
     "no such runtime": (
         ("abacus", "bundle", "fp32"),
         "--runtime: no such runtime; got abacus; expected auto, onnxruntime, openvino, "
-        "tensorrt-rtx, tensorrt",
+        "tensorrt-rtx, tensorrt, cuda, onnxruntime-tensorrt, onnxruntime-tensorrt-rtx",
     ),
     "no such precision": (
         ("auto", "int8", "fp32"),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
 
-import onnxruntime
 import pytest
+from missing_library import plugin_with_a_missing_dependency
 
 from cellseg1_rt.backends.libraries import library_error, register_provider_library
 from cellseg1_rt.errors import RuntimeUnavailableError
@@ -53,18 +52,6 @@ def test_the_missing_file_is_named(name):
     )
     assert message in line
     assert says in line
-
-
-def plugin_with_a_missing_dependency(folder: Path) -> Path:
-    """A real shared library whose one dependency has been renamed to one that is nowhere."""
-    source = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_shared.so"
-    if not source.is_file():
-        pytest.skip("needs a shared library of ONNX Runtime's Linux wheel")
-    content = source.read_bytes()
-    assert b"libc.so.6\0" in content
-    plugin = folder / "libplugin.so"
-    plugin.write_bytes(content.replace(b"libc.so.6\0", b"libq.so.6\0"))
-    return plugin
 
 
 def test_a_plugin_that_does_not_load_names_what_it_wanted(tmp_path):

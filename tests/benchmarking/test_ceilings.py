@@ -9,8 +9,15 @@ import pytest
 from cellseg1_rt.backends.choose import RUNTIMES, Choice
 from cellseg1_rt.backends.openvino import cpu_capabilities
 from cellseg1_rt.benchmarking import ceilings
-from cellseg1_rt.benchmarking.ceilings import GEMM_RUNTIMES, copy_bytes_per_s, gemm_flop_per_s
+from cellseg1_rt.benchmarking.ceilings import (
+    GEMM_RUNTIMES,
+    copy_bytes_per_s,
+    gemm_flop_per_s,
+    is_measured,
+)
+from cellseg1_rt.benchmarking.contender import Sample, Work
 from cellseg1_rt.benchmarking.matmul_graph import chained_products
+from cellseg1_rt.benchmarking.summary import Ceilings, stages_of
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -39,6 +46,21 @@ def _values(outputs: object) -> list:
 def test_every_runtime_on_the_cpu_has_a_ceiling():
     on_cpu = {name for name, runtime in RUNTIMES.items() if not runtime.on_card}
     assert set(GEMM_RUNTIMES) == on_cpu
+
+
+def test_a_card_has_none():
+    """Neither the processor's products nor its memory are what a card is held against."""
+    assert not is_measured("tensorrt-rtx fp16")
+    assert not is_measured("cuda")
+    assert is_measured("onnxruntime fp32")
+    assert is_measured("plain")
+    work = {"decode": Work(5 * 10**9, 7 * 10**6)}
+    sample = Sample({"decode": 0.5}, work, np.zeros((3, 5), np.uint16), 1)
+    measured = Ceilings({"fp32": {"onnxruntime": 50e9}}, 10e9)
+    (row,) = stages_of([sample], "fp32", None)
+    assert (row.gflop_per_s, row.share_of_gemm, row.share_of_copy) == (10.0, None, None)
+    (row,) = stages_of([sample], "fp32", measured)
+    assert (row.share_of_gemm, row.share_of_copy) == (0.2, 0.0014)
 
 
 def test_rates_are_work_over_the_best_time(monkeypatch: pytest.MonkeyPatch):
