@@ -135,7 +135,8 @@ def _product_of(convolution: torch.nn.ConvTranspose2d, values: Tensor) -> Tensor
 
 def _pixels_of(grown: Tensor) -> Tensor:
     """[M, T, 4·k] to [M, 4·T, k]: the 2×2 pixels of a position one after the other."""
-    return grown.unflatten(2, (4, -1)).flatten(1, 2)
+    apart: Tensor = grown.unflatten(2, (4, -1))
+    return apart.flatten(1, 2)
 
 
 def _tokens(sam: Sam, points_xy: Tensor, dtype: torch.dtype) -> Tensor:

@@ -62,7 +62,8 @@ def with_crops_for_cells(
     diameter = min(image["cell_diameter_px"] for image in images)
     for crops in range(settings.crops, max(MOST_CROPS, settings.crops) + 1):
         chosen = settings.updated(crops=crops)
-        spacing = max(grid_spacing_px(*image["size_px"], chosen) for image in images)
+        sizes = (image["size_px"] for image in images)
+        spacing = max(grid_spacing_px(height, width, chosen) for height, width in sizes)
         if spacing * math.sqrt(2) <= diameter:
             break
     return chosen, (

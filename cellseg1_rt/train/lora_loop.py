@@ -95,7 +95,9 @@ class _Run:
         options = job.recipe.optimizer
         groups, rates = [lora_parameters(sam)], [options.learning_rate]
         if options.heads_share:
-            groups.append([head.requires_grad_() for head in head_parameters(sam)])
+            groups.append(head_parameters(sam))
+            for head in groups[1]:
+                head.requires_grad_()
             rates.append(options.heads_share * options.learning_rate)
         self.parameters = [parameter for group in groups for parameter in group]
         self.device = self.parameters[0].device
