@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from cellseg1_rt.errors import CellSeg1RtError, InputError
 
-__all__ = ["NIFTI_SUFFIXES", "Decoded", "decode_file"]
+__all__ = [
+    "NIFTI_SUFFIXES",
+    "Decoded",
+    "damaged_file",
+    "decode_file",
+    "kind_of_file",
+    "require_real_samples",
+]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
@@ -60,24 +67,35 @@ def decode_file(path: Path) -> Decoded:
         one plane, or holds samples that are not real numbers.
     MissingExtraError : for NIfTI, if nibabel is not installed.
     """
-    kind = _kind_of_file(path)
+    kind = kind_of_file(path)
     try:
         decoded = _decode(path, kind)
     except CellSeg1RtError:
         raise
     # Decoders meet damaged bytes with every class of exception; all of them mean the same here.
     except Exception as error:
-        raise InputError(
-            f"this {kind} file is cut off or damaged",
-            where=path,
-            got=f"{type(error).__name__}: {error}",
-            expected=f"a whole {kind} file",
-            fix="copy or save it again",
-        ) from error
+        raise damaged_file(kind, path, error) from error
     return _checked(decoded, path)
 
 
-def _kind_of_file(path: Path) -> str:
+def damaged_file(kind: str, path: Path, error: Exception) -> InputError:
+    """The error for a file of ``kind`` in which a decoder met ``error``."""
+    return InputError(
+        f"this {kind} file is cut off or damaged",
+        where=path,
+        got=f"{type(error).__name__}: {error}",
+        expected=f"a whole {kind} file",
+        fix="copy or save it again",
+    )
+
+
+def kind_of_file(path: Path) -> str:
+    """What a file is by its first bytes: TIFF, PNG and so on.
+
+    Raises
+    ------
+    InputError : if it cannot be opened, is empty, or of no known kind.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(16)
@@ -121,16 +139,27 @@ def _decode(path: Path, kind: str) -> Decoded:
     return decode_raster(path, kind)
 
 
-def _checked(decoded: Decoded, path: Path) -> Decoded:
-    samples = decoded.samples
-    if samples.dtype.kind not in "buif":
+def require_real_samples(dtype: np.dtype[Any], shape: tuple[int, ...], path: Path) -> None:
+    """Raise ``InputError`` unless samples are real numbers, and there are any."""
+    if dtype.kind not in "buif":
         raise InputError(
             "samples that are not real numbers",
             where=path,
-            got=f"dtype {samples.dtype}",
+            got=f"dtype {dtype}",
             expected="integers, floats or booleans",
             fix="save intensities as uint8, uint16 or float32",
         )
+    if 0 in shape:
+        raise InputError(
+            "an image without pixels",
+            where=path,
+            got=f"an array of shape {shape}",
+            expected="at least 1 x 1 pixels",
+        )
+
+
+def _checked(decoded: Decoded, path: Path) -> Decoded:
+    samples = decoded.samples
     if samples.ndim not in (2, 3):
         raise InputError(
             "not one plane",
@@ -139,12 +168,6 @@ def _checked(decoded: Decoded, path: Path) -> Decoded:
             expected="H x W or H x W x C",
             fix="save one plane a file",
         )
-    if samples.size == 0:
-        raise InputError(
-            "an image without pixels",
-            where=path,
-            got=f"an array of shape {samples.shape}",
-            expected="at least 1 x 1 pixels",
-        )
+    require_real_samples(samples.dtype, samples.shape, path)
     native = np.ascontiguousarray(samples, dtype=samples.dtype.newbyteorder("="))
     return Decoded(native, decoded.palette, decoded.pixel_size_um, decoded.lossy)

@@ -5,19 +5,17 @@ Does not normalise: see ``cellseg1_rt.runtime.normalise``. Imports numpy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from cellseg1_rt.errors import InputError
-from cellseg1_rt.formats.decoding import decode_file
+from cellseg1_rt.formats.planes import ArrayPlane, ChannelChoice, PlaneAddress, PlaneSource
+from cellseg1_rt.formats.stacks import BIOIO_SUFFIXES, open_plane
 
-__all__ = ["IMAGE_SUFFIXES", "Image", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "Image", "image_of_plane", "read_image"]
 
 IMAGE_SUFFIXES = (
     ".tif",
@@ -29,8 +27,8 @@ IMAGE_SUFFIXES = (
     ".npy",
     ".nii",
     ".nii.gz",
+    *BIOIO_SUFFIXES,
 )
-_MOST_CHANNELS = 4
 
 
 @dataclass(frozen=True)
@@ -50,56 +48,40 @@ class Image:
     path: Path
 
 
-def read_image(path: str | PathLike[str], *, channels: Sequence[int] | None = None) -> Image:
-    """Read one plane from a PNG, JPEG, TIFF, BMP, NPY or NIfTI file.
+def read_image(
+    path: str | PathLike[str],
+    *,
+    channels: ChannelChoice | None = None,
+    plane: PlaneAddress | None = None,
+) -> Image:
+    """Read one plane from a PNG, JPEG, TIFF, BMP, NPY, NIfTI, OME-Zarr, ND2, CZI or LIF image.
 
-    The kind is told by content, so a wrong suffix does no harm. Grey with alpha becomes grey, RGBA
-    becomes RGB, a palette its RGB colours. An EXIF orientation is not applied. NPY and NIfTI arrays
-    keep their own axes: the first is rows, the second columns.
+    The kind is told by content, so a wrong suffix does no harm; only ND2, CZI and LIF go by their
+    suffix. Grey with alpha becomes grey, RGBA becomes RGB, a palette its RGB colours. An EXIF
+    orientation is not applied. NPY and NIfTI arrays keep their own axes: the first is rows, the
+    second columns.
 
     Parameters
     ----------
-    path : the file.
-    channels : channels to keep, counted from 0, in this order; one gives [H, W]. None keeps all, of
-        which there may be at most 4.
+    path : the file, or the folder of an OME-Zarr image.
+    channels : channels to keep, counted from 0 or by the names that the file gives them, in this
+        order; one gives [H, W]. None keeps all, of which there may be at most 4.
+    plane : which plane of a stack, as ``list_planes`` gives it; None where there is only one.
 
     Raises
     ------
-    InputError : if the file is missing, cut off, damaged or of another kind, holds a stack, has no
-        such channel, or more than 4.
-    MissingExtraError : for NIfTI, if nibabel is not installed.
+    InputError : if the file is missing, cut off, damaged or of another kind, holds a stack and no
+        plane is named, has no such plane or channel, or more than 4 channels.
+    MissingExtraError : if the package that reads its kind is not installed.
     """
     path = Path(path)
-    decoded = decode_file(path)
-    pixels = decoded.samples
-    if decoded.palette is not None:
-        pixels = decoded.palette[pixels]
-    if channels is not None:
-        pixels = _selected(pixels, channels, path)
-    count = pixels.shape[2] if pixels.ndim == 3 else 1
-    if count > _MOST_CHANNELS:
-        raise InputError(
-            "too many channels",
-            where=path,
-            got=f"{count} channels, shape {pixels.shape}",
-            expected=f"at most {_MOST_CHANNELS}, on the last axis",
-            fix="choose channels"
-            if pixels.shape[0] > _MOST_CHANNELS
-            else "move the channels to the last axis, or save one plane a file",
-        )
-    return Image(pixels, decoded.pixel_size_um, path)
+    with open_plane(path, plane, channels) as source:
+        return image_of_plane(source, path)
 
 
-def _selected(pixels: NDArray[Any], channels: Sequence[int], path: Path) -> NDArray[Any]:
-    planes = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
-    count = planes.shape[2]
-    if not 1 <= len(channels) <= _MOST_CHANNELS or not all(0 <= c < count for c in channels):
-        raise InputError(
-            "no such choice of channels",
-            where=path,
-            got=f"channels {', '.join(str(c) for c in channels) or 'none'}",
-            expected=f"1 to {_MOST_CHANNELS} of the channels 0 to {count - 1}",
-        )
-    if len(channels) == 1:
-        return np.ascontiguousarray(planes[..., channels[0]])
-    return np.ascontiguousarray(planes[..., list(channels)])
+def image_of_plane(source: PlaneSource, path: Path) -> Image:
+    """All of an open plane; raises as its ``read`` does."""
+    if isinstance(source, ArrayPlane):  # a file that is read whole keeps its own axes
+        return Image(source.pixels, source.pixel_size_um, path)
+    pixels = source.read(slice(None), slice(None))
+    return Image(pixels[..., 0] if pixels.shape[2] == 1 else pixels, source.pixel_size_um, path)

@@ -1,4 +1,4 @@
-"""Pixel sizes in micrometres, from the places where a TIFF file may state them.
+"""Pixel sizes in micrometres, from units and from the tags of a TIFF file.
 
 A size is taken only where its unit is known and it can be a microscope's; a wrong size is worse
 than none, since tiling resamples by it. Imports the standard library; tifffile for types only.
@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
-__all__ = ["checked_pixel_size", "pixel_size_from_tiff"]
+__all__ = ["checked_pixel_size", "pixel_size_from_tiff", "um_per_unit"]
 
 _UM_PER_UNIT = {
     "nm": 1e-3,
@@ -42,17 +41,22 @@ def checked_pixel_size(y_um: float, x_um: float) -> tuple[float, float] | None:
     return None
 
 
+def um_per_unit(unit: str) -> float | None:
+    """Micrometres in a unit of length, by its name or sign; None if it is not known."""
+    return _UM_PER_UNIT.get(unit.lower())
+
+
 def pixel_size_from_tiff(tif: TiffFile, page: TiffPage) -> tuple[float, float] | None:
-    """Micrometres a pixel (y, x) from OME-XML, ImageJ's unit, or the resolution tags, else None."""
-    if tif.ome_metadata:
-        return _from_ome(tif.ome_metadata)
+    """Micrometres a pixel (y, x): Aperio's, ImageJ's, or from the resolution tags; else None."""
+    if tif.is_svs:
+        return _from_aperio(page.description)
     x_per_unit, y_per_unit = _resolution(page, "XResolution"), _resolution(page, "YResolution")
     if not x_per_unit or not y_per_unit:
         return None
     metadata = tif.imagej_metadata
     if metadata is not None:
         unit = str(metadata.get("unit", "")).lower()
-        um = _UM_PER_UNIT.get(unit)
+        um = um_per_unit(unit)
         if um is None or str(metadata.get("yunit", unit)).lower() != unit:
             return None
         return checked_pixel_size(um / y_per_unit, um / x_per_unit)
@@ -63,26 +67,16 @@ def pixel_size_from_tiff(tif: TiffFile, page: TiffPage) -> tuple[float, float] |
     return size if size is not None and max(size) < _COARSEST_TRUSTED_UM else None
 
 
-def _from_ome(xml: str) -> tuple[float, float] | None:
-    try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError:
-        return None
-    pixels = root.find(".//{*}Pixels")
-    if pixels is None:
-        return None
-    sizes: list[float] = []
-    for axis in "YX":
-        # The schema's default unit is the micrometre.
-        um = _UM_PER_UNIT.get(pixels.get(f"PhysicalSize{axis}Unit", "um").lower())
-        try:
-            size = float(pixels.get(f"PhysicalSize{axis}", "nan"))
-        except ValueError:
-            return None
-        if um is None:
-            return None
-        sizes.append(size * um)
-    return checked_pixel_size(sizes[0], sizes[1])
+def _from_aperio(description: str) -> tuple[float, float] | None:
+    """From ``MPP = 0.25`` between bars."""
+    for part in description.split("|"):
+        name, _, value = part.partition("=")
+        if name.strip() == "MPP":
+            try:
+                return checked_pixel_size(float(value), float(value))
+            except ValueError:
+                return None
+    return None
 
 
 def _resolution(page: TiffPage, name: str) -> float | None:

@@ -1,37 +1,37 @@
-"""TIFF: one plane, grey or with its channels last, as stored.
+"""TIFF: single planes and stacks, grey or with channels, as stored.
 
-Reads single images, channel stacks (ImageJ, OME-TIFF, planar RGB), tiles, pyramids (their full
-resolution) and the compressions that tifffile decodes by itself or pillow's libtiff does. Stacks
-over z, time or anything else are refused. Values are not inverted where white is stored as zero.
+Reads channel stacks (ImageJ, OME-TIFF, planar RGB), tiles, pyramids (their full resolution), the
+compressions that tifffile decodes by itself or pillow's libtiff does, and of stacks over z, time or
+anything else one plane at a time. Values are not inverted where white is stored as zero.
 
 Imports tifffile; pillow and opencv for what it cannot decode.
 """
 
 from __future__ import annotations
 
-import logging
 import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage, TiffPageSeries
+from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage
 
-from cellseg1_rt.errors import InputError
-from cellseg1_rt.formats.decoding import Decoded
+from cellseg1_rt.errors import CellSeg1RtError, InputError
+from cellseg1_rt.formats.channels import picked_channels
+from cellseg1_rt.formats.decoding import Decoded, damaged_file, require_real_samples
 from cellseg1_rt.formats.pixel_size import pixel_size_from_tiff
-from cellseg1_rt.formats.tiff_structure import cut_off_part
+from cellseg1_rt.formats.plane_names import Listing, Scene, listing_of, scene_parts
+from cellseg1_rt.formats.planes import ArrayPlane, ChannelChoice, PlaneAddress, PlaneSource
+from cellseg1_rt.formats.tiff_scenes import TiffScene, open_tiff, scenes_of_tiff
+from cellseg1_rt.formats.tiff_windows import TiffPlane
 
-__all__ = ["decode_tiff"]
+__all__ = ["decode_tiff", "list_tiff_planes", "open_tiff_plane"]
 
-# tifffile logs what it finds odd. Where nobody configured logging, Python would print that to
-# stderr, in front of the one line that says it better.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
-
-_AS_STORED = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB, PHOTOMETRIC.PALETTE)
 _LOSSY = (COMPRESSION.OJPEG, COMPRESSION.JPEG)
-_ALPHA = (1, 2)  # ExtraSamples: associated, unassociated
+_ALL = slice(None)
 
 
 def decode_tiff(path: Path) -> Decoded:
@@ -43,114 +43,153 @@ def decode_tiff(path: Path) -> Decoded:
         model that cannot be decoded.
     Exception : whatever tifffile raises on a file that is damaged otherwise.
     """
-    missing = cut_off_part(path)
-    if missing is not None:
-        raise _cut_off(path, missing)
-    with TiffFile(path) as tif:
-        series = _only_series(tif, path)
-        page = series.keyframe
-        shape, axes = _plane_axes(series, path)
-        _require_whole_data(tif, series, path)
-        samples, axes = _samples(series, page, shape, axes, path)
-        palette = None
-        if page.photometric == PHOTOMETRIC.PALETTE and page.colormap is not None:
-            palette = (page.colormap.T >> 8).astype(np.uint8)
-        size = pixel_size_from_tiff(tif, page)
-    return Decoded(_channels_last(samples, axes, page), palette, size, page.compression in _LOSSY)
+    with open_tiff(path) as tif:
+        scene = _only_scene(tif, path)
+        page = scene.series.keyframe
+        samples = TiffPlane(scene, (), path).read(_ALL, _ALL)
+        if samples.shape[2] == 1:
+            samples = samples[..., 0]
+        size = _pixel_size_of(tif, scene)
+    return Decoded(samples, _palette_of(page), size, page.compression in _LOSSY)
 
 
-def _cut_off(path: Path, got: str) -> InputError:
-    return InputError(
-        "this TIFF file is cut off",
-        where=path,
-        got=got,
-        expected="a whole TIFF file",
-        fix="copy or save it again",
+def list_tiff_planes(path: Path) -> Listing:
+    """The planes of a TIFF file, in its order; pixels are not read.
+
+    Pages that no description names the axis of are taken for an image each, which is noted.
+
+    Raises
+    ------
+    InputError : for a file that is cut off or damaged, or whose axes are not those of planes.
+    """
+    with _damage_told(path), open_tiff(path) as tif:
+        found = scenes_of_tiff(tif, path)
+        parts = scene_parts([scene.series.name if scene.ome else "" for scene in found])
+        scenes = [
+            Scene(str(number) if len(found) > 1 else "", part, scene.stacked)
+            for number, (scene, part) in enumerate(zip(found, parts, strict=True))
+        ]
+        pages = sum(math.prod(n for _, n in s.stacked) for s in found if _is_unnamed(s))
+    listing = listing_of(scenes)
+    if pages < 2:
+        return listing
+    return Listing(
+        listing.planes,
+        f"{path}: {pages} pages without named axes are taken for {pages} images; "
+        "where they are channels, save it as ImageJ or OME-TIFF with its axes named",
     )
 
 
-def _only_series(tif: TiffFile, path: Path) -> TiffPageSeries:
-    every = [s for s in tif.series if not (s.keyframe.is_reduced or s.keyframe.is_mask)]
-    if len(every) != 1 or every[0].is_multifile:
+@contextmanager
+def open_tiff_plane(
+    path: Path, address: PlaneAddress | None, choice: ChannelChoice | None
+) -> Iterator[PlaneSource]:
+    """One plane of a TIFF file, to be read while the block lasts.
+
+    Parameters
+    ----------
+    address : which; None where there is only one.
+    choice : channels to keep; None keeps all, of which there may be at most four.
+
+    Raises
+    ------
+    InputError : as ``decode_tiff``, for a damaged file, or if there is no such plane or channel.
+    """
+    with ExitStack() as stack:
+        with _damage_told(path):
+            tif = stack.enter_context(open_tiff(path))
+            plane = _opened(tif, path, address, choice)
+        yield plane
+
+
+def _opened(
+    tif: TiffFile, path: Path, address: PlaneAddress | None, choice: ChannelChoice | None
+) -> PlaneSource:
+    scene = _only_scene(tif, path) if address is None else _scene_at(tif, address, path)
+    indices = () if address is None else tuple(index for _, index in address.at)
+    require_real_samples(np.dtype(scene.series.dtype), scene.series.shape, path)
+    size, palette = _pixel_size_of(tif, scene), _palette_of(scene.series.keyframe)
+    if palette is not None:
+        indexed = TiffPlane(scene, indices, path).read(_ALL, _ALL)[..., 0]
+        kept = picked_channels(3, choice, where=path, axis="S")
+        return ArrayPlane(palette[indexed][..., kept if len(kept) > 1 else kept[0]], size)
+    names = () if scene.ome is None else scene.ome.channels
+    axis, _ = scene.channel_axis
+    named = names if len(names) == scene.channels else ()
+    kept = picked_channels(scene.channels, choice, where=path, names=named, axis=axis)
+    return TiffPlane(scene, indices, path, size, kept)
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """Whatever tifffile raises on damaged bytes, as the one error that it means."""
+    try:
+        yield
+    except CellSeg1RtError:
+        raise
+    except Exception as error:
+        raise damaged_file("TIFF", path, error) from error
+
+
+def _only_scene(tif: TiffFile, path: Path) -> TiffScene:
+    """The image of a file that holds one plane."""
+    scenes = scenes_of_tiff(tif, path)
+    if len(scenes) != 1:
         raise InputError(
             "not one image",
             where=path,
-            got="an image spread over several files"
-            if len(every) == 1
-            else f"{len(every)} images in {len(tif.pages)} pages",
+            got=f"{len(scenes)} images in {len(tif.pages)} pages",
             expected="one plane",
-            fix="save the plane to segment as its own file",
+            fix="segment takes such files plane by plane; or save the plane as its own file",
         )
-    (series,) = every
-    images = int((tif.imagej_metadata or {}).get("images", 1))
-    if images > 1 and series.kind != "imagej":
-        raise _cut_off(path, f"fewer planes than the {images} that its description counts")
-    return series
-
-
-def _plane_axes(series: TiffPageSeries, path: Path) -> tuple[tuple[int, ...], str]:
-    """Shape and axes without axes of length 1: Y, X and at most one of S (samples) or C."""
-    kept = [
-        (axis, length)
-        for axis, length in zip(series.axes, series.shape, strict=True)
-        if length != 1 or axis in "YX"
-    ]
-    axes, shape = "".join(axis for axis, _ in kept), tuple(length for _, length in kept)
-    others = axes.replace("Y", "").replace("X", "")
-    if len(axes) - len(others) != 2 or others not in ("", "S", "C"):
+    (scene,) = scenes
+    if scene.stacked:
+        kept = [(axis, n) for axis, n in scene.axes if n > 1 or axis in "YX"]
         raise InputError(
             "a stack of planes",
             where=path,
-            got=f"{math.prod(shape[i] for i, a in enumerate(axes) if a not in 'YXSC')} "
-            f"planes in {len(series.pages)} pages, axes {axes}, shape {shape}",
+            got=f"{math.prod(n for _, n in scene.stacked)} planes in {len(scene.series)} pages, "
+            f"axes {''.join(axis for axis, _ in kept)}, shape {tuple(n for _, n in kept)}",
             expected="one plane, grey or with one channel axis",
-            fix="save the plane to segment as its own file, "
+            fix="segment takes stacks plane by plane; or save the plane as its own file, "
             "or name its channel axis (ImageJ or OME-TIFF)",
         )
-    return shape, axes
+    return scene
 
 
-def _require_whole_data(tif: TiffFile, series: TiffPageSeries, path: Path) -> None:
-    """Every strip and tile must lie in the file, and every page be there.
-
-    tifffile pads the last strip and fills missing pages with zeros, without an error.
-    """
-    size = tif.filehandle.size
-    for page in series.pages:
-        if page is None:
-            raise _cut_off(path, "a page that is not in it")
-        for offset, n_bytes in zip(page.dataoffsets, page.databytecounts, strict=False):
-            if offset + n_bytes > size:
-                raise _cut_off(path, f"pixels up to byte {offset + n_bytes:,} of {size:,}")
-
-
-def _samples(
-    series: TiffPageSeries, page: TiffPage, shape: tuple[int, ...], axes: str, path: Path
-) -> tuple[NDArray[Any], str]:
-    """Samples and their axes; the axes change where a colour model was converted to RGB."""
-    if page.photometric in _AS_STORED:
-        try:
-            return series.asarray(maxworkers=1).reshape(shape), axes
-        except (ValueError, ImportError) as error:
-            # Said by tifffile of a codec that only the imagecodecs package has.
-            if isinstance(error, ValueError) and "imagecodecs" not in str(error):
-                raise
-    from cellseg1_rt.formats.tiff_fallback import planes_from_libtiff
-
-    planes = planes_from_libtiff(series, page, path)
-    if "C" in axes:
-        return planes.reshape(shape), axes
-    return planes[0], "YXS" if planes.ndim == 4 else "YX"
+def _scene_at(tif: TiffFile, address: PlaneAddress, path: Path) -> TiffScene:
+    scenes = scenes_of_tiff(tif, path)
+    number = int(address.scene or 0)
+    if number < len(scenes):
+        lengths = scenes[number].stacked
+        asked = address.at
+        if [axis for axis, _ in lengths] == [axis for axis, _ in asked] and all(
+            0 <= index < n for (_, index), (_, n) in zip(asked, lengths, strict=True)
+        ):
+            return scenes[number]
+    raise InputError(
+        "no such plane",
+        where=path,
+        got=str(address),
+        expected="a plane that is in the file",
+        fix="run the same command again: the file was changed since its planes were counted",
+    )
 
 
-def _channels_last(samples: NDArray[Any], axes: str, page: TiffPage) -> NDArray[Any]:
-    channel = axes.replace("Y", "").replace("X", "")
-    samples = samples.transpose([axes.index(axis) for axis in f"YX{channel}"])
-    if channel != "S":
-        return samples
-    extra = page.extrasamples
-    fourth = page.photometric == PHOTOMETRIC.RGB and samples.shape[2] == 4
-    has_alpha = len(extra) > 0 and extra[-1] in _ALPHA and samples.shape[2] == page.samplesperpixel
-    if fourth or has_alpha:
-        samples = samples[..., :-1]
-    return samples[..., 0] if samples.shape[2] == 1 else samples
+def _is_unnamed(scene: TiffScene) -> bool:
+    """Whether nothing says what its pages are, for which tifffile has the letters I and Q."""
+    return any(axis in "IQ" for axis, _ in scene.stacked)
+
+
+def _pixel_size_of(tif: TiffFile, scene: TiffScene) -> tuple[float, float] | None:
+    if tif.ome_metadata:
+        return None if scene.ome is None else scene.ome.pixel_size_um
+    return pixel_size_from_tiff(tif, scene.series.keyframe)
+
+
+def _palette_of(page: TiffPage) -> NDArray[np.uint8] | None:
+    """uint8 [N, 3] where samples are indices of these colours."""
+    if page.photometric != PHOTOMETRIC.PALETTE or page.colormap is None:
+        return None
+    colours: NDArray[Any] = page.colormap.T >> 8
+    return colours.astype(np.uint8)

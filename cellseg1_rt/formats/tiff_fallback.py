@@ -15,16 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import TiffImagePlugin
-from tifffile import PHOTOMETRIC, TiffPage, TiffPageSeries
+from tifffile import PHOTOMETRIC, TiffPage
 
 from cellseg1_rt.errors import InputError
 from cellseg1_rt.formats.raster import samples_from_pillow
 
-__all__ = ["planes_from_libtiff"]
+__all__ = ["plane_from_libtiff"]
 
 
-def planes_from_libtiff(series: TiffPageSeries, page: TiffPage, path: Path) -> NDArray[Any]:
-    """All planes [N, H, W] or [N, H, W, 3], dtype of the page (8-bit for converted colour models).
+def plane_from_libtiff(index: int, page: TiffPage, path: Path) -> NDArray[Any]:
+    """The plane [H, W] or [H, W, 3] of page ``index``, counted in the file.
+
+    It has the dtype of ``page``, the page that stands for all of its series; 8-bit for converted
+    colour models.
 
     Raises
     ------
@@ -34,9 +37,8 @@ def planes_from_libtiff(series: TiffPageSeries, page: TiffPage, path: Path) -> N
         if page.photometric == PHOTOMETRIC.MINISWHITE:
             raise ValueError("pillow inverts planes where white is stored as zero")
         if page.samplesperpixel > 1 and page.dtype is not None and page.dtype.itemsize > 1:
-            planes = [_plane_from_opencv(page, path)]
-        else:
-            planes = _planes_from_pillow(series, page, path)
+            return _plane_from_opencv(index, page, path)
+        return _plane_from_pillow(index, page, path)
     except InputError:
         raise
     # libtiff's two wrappers fail on a missing codec and on damaged bytes with any exception.
@@ -49,27 +51,21 @@ def planes_from_libtiff(series: TiffPageSeries, page: TiffPage, path: Path) -> N
             expected="an uncompressed, deflate, LZW or PackBits file, grey or RGB",
             fix="save it without compression, or: pip install imagecodecs",
         ) from error
-    return np.stack(planes)
 
 
-def _planes_from_pillow(series: TiffPageSeries, page: TiffPage, path: Path) -> list[NDArray[Any]]:
-    planes = []
+def _plane_from_pillow(index: int, page: TiffPage, path: Path) -> NDArray[Any]:
     with TiffImagePlugin.TiffImageFile(path) as image:
-        for each in series.pages:
-            if each is None:
-                raise ValueError("a page is missing")
-            image.seek(int(each.index))
-            image.load()
-            plane, _ = samples_from_pillow(image, path)
-            planes.append(_as_declared(plane, page))
-    return planes
+        image.seek(index)
+        image.load()
+        plane, _ = samples_from_pillow(image, path)
+        return _as_declared(plane, page)
 
 
-def _plane_from_opencv(page: TiffPage, path: Path) -> NDArray[Any]:
+def _plane_from_opencv(index: int, page: TiffPage, path: Path) -> NDArray[Any]:
     import cv2
 
     # Of anything else opencv may return samples in another order without an error.
-    if page.index != 0 or page.photometric != PHOTOMETRIC.RGB or page.planarconfig != 1:
+    if index != 0 or page.photometric != PHOTOMETRIC.RGB or page.planarconfig != 1:
         raise ValueError(f"{page.samplesperpixel} samples of {page.bitspersample} bits")
     pixels: Any = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,13 @@ from cellseg1_rt.version import __version__
 __all__ = ["hash_of_settings", "require_same_settings", "settings_of_job"]
 
 
-def settings_of_job(model: Model, formats: Iterable[str], resize: int | None) -> dict[str, Any]:
+def settings_of_job(
+    model: Model,
+    formats: Iterable[str],
+    resize: int | None,
+    channels: Sequence[int | str] | None = None,
+    tile: str | int = "none",
+) -> dict[str, Any]:
     """Settings by name, as the journal keeps them.
 
     The bundle is told by its manifest's SHA-256, which covers every file of it. Versions are part
@@ -35,7 +41,9 @@ def settings_of_job(model: Model, formats: Iterable[str], resize: int | None) ->
         "runtime": model.choice.runtime,
         "precision": model.choice.precision,
         "resize": resize,
+        "tile": tile,
         "formats": sorted(set(formats)),
+        "channels": None if channels is None else list(channels),
         **model.settings.to_dict(),
         "cellseg1-rt": __version__,
         package: _version_of(package),

@@ -1,7 +1,4 @@
-"""A line of a job's journal: an image's file, what was made of it, or why nothing was.
-
-Imports the standard library.
-"""
+"""A line of a job's journal: an image's file, what was made of it, or why nothing was."""
 
 from __future__ import annotations
 
@@ -12,43 +9,61 @@ from pathlib import Path
 from typing import Any
 
 from cellseg1_rt.files import sha256_of_file
+from cellseg1_rt.formats.planes import PlaneAddress
+from cellseg1_rt.jobs.fingerprints import Fingerprint
 
 __all__ = ["InputFile", "OutputFile", "Record"]
 
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """An image's file as it was read: absolute path, size, time of its last change, SHA-256."""
+    """An image's file as it was read.
+
+    Attributes
+    ----------
+    path : absolute.
+    size_bytes, mtime_ns, sha256 : size, time of the last change, and hash. Of a plane in a Zarr
+        folder these are the sum, the latest, and a hash over the names and bytes of the files that
+        the plane is made of: its chunks, and the metadata above them.
+    plane : which plane of the file, as a ``PlaneAddress`` is written; empty where it holds one.
+    """
 
     path: str
     size_bytes: int
     mtime_ns: int
     sha256: str
+    plane: str = ""
 
     @classmethod
-    def of(cls, path: Path) -> InputFile:
-        """Describe a file as it is now; reads all of it. Raises OSError if that fails."""
-        status = path.stat()
-        digest = sha256_of_file(path)
-        return cls(os.path.abspath(path), status.st_size, status.st_mtime_ns, digest)
+    def of(cls, path: Path, plane: PlaneAddress | None = None) -> InputFile:
+        """Describe a file as it is now; reads all of it. Raises OSError if that fails.
 
-    def is_unchanged(self) -> bool:
+        For the planes of one file it is read once, and again only when size or time change.
+        """
+        now = Fingerprint.of(path, plane)
+        key = "" if plane is None else str(plane)
+        return cls(os.path.abspath(path), now.size_bytes, now.mtime_ns, now.sha256(), key)
+
+    def is_unchanged(self, plane: PlaneAddress | None = None) -> bool:
         """Whether the file still has this size and this time of change. Does not read it."""
-        status = os.stat(self.path)
-        return (status.st_size, status.st_mtime_ns) == (self.size_bytes, self.mtime_ns)
+        now = Fingerprint.of(Path(self.path), plane)
+        return (now.size_bytes, now.mtime_ns) == (self.size_bytes, self.mtime_ns)
 
-    def is_same_as(self, path: Path) -> bool:
+    def is_same_as(self, path: Path, plane: PlaneAddress | None = None) -> bool:
         """Whether ``path`` holds the same bytes. Reads it only if it is not this unchanged file.
 
         Raises
         ------
         OSError : if it cannot be read.
         """
-        if not path.exists() or path.stat().st_size != self.size_bytes:
+        if not path.exists() or self.plane != ("" if plane is None else str(plane)):
             return False
-        if os.path.abspath(path) == self.path and self.is_unchanged():
+        now = Fingerprint.of(path, plane)
+        if now.size_bytes != self.size_bytes:
+            return False
+        if os.path.abspath(path) == self.path and now.mtime_ns == self.mtime_ns:
             return True
-        return sha256_of_file(path) == self.sha256
+        return now.sha256() == self.sha256
 
 
 @dataclass(frozen=True, slots=True)
