@@ -39,7 +39,7 @@ $(TEST_VENV)/.done: pyproject.toml
 	rm -rf $(TEST_VENV)
 	$(PYTHON) -m venv $(TEST_VENV)
 	$(TEST_VENV)/bin/python -m pip install $(PIP_FLAGS) torch==2.14.1 torchvision==0.29.1
-	$(TEST_VENV)/bin/python -m pip install $(PIP_FLAGS) -e '.[cpu,openvino,rtx,train,nifti,tables,zarr,dev]'
+	$(TEST_VENV)/bin/python -m pip install $(PIP_FLAGS) -e '.[cpu,openvino,rtx,train,nifti,tables,zarr,ray,dev]'
 	touch $@
 
 clean:

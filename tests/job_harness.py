@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from cellseg1_rt.bundles import SAMPLES
 from cellseg1_rt.jobs.folder import Mode
 from cellseg1_rt.jobs.inputs import find_inputs, plan_tasks
 from cellseg1_rt.jobs.job import Job, run_job
@@ -65,6 +66,15 @@ def write_images(folder: Path, count: int, seed: int = 3) -> list[Path]:
         paths.append(folder / f"image{number}.png")
         Image.fromarray(pixels).save(paths[-1])
     return paths
+
+
+def small_samples(folder: Path, count: int) -> Path:
+    """A new folder with some of the packaged images, each side a quarter."""
+    folder.mkdir()
+    for path in sorted((SAMPLES / "images").iterdir())[:count]:
+        image = Image.open(path)
+        image.resize((image.width // 4, image.height // 4)).save(folder / path.name)
+    return folder
 
 
 def run(

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = (
     "torch", "onnxruntime", "openvino", "onnx", "segment_anything", "safetensors", "scipy", "cv2",
-    "numba", "tensorrt_rtx", "pyarrow", "zarr",
+    "numba", "tensorrt_rtx", "pyarrow", "zarr", "ray",
 )  # fmt: skip
 COMMANDS = (
     "demo", "segment", "train", "merge", "export", "build-engine", "evaluate", "benchmark",
@@ -31,6 +31,7 @@ sys.meta_path.insert(0, Absent())
 EXTRAS = {
     "torch", "torchvision", "onnxruntime", "openvino", "onnx", "onnxscript", "onnx_ir",
     "segment_anything", "safetensors", "nibabel", "tensorrt_rtx", "pyarrow", "zarr", "ome_zarr",
+    "bioio", "bioio_nd2", "bioio_czi", "bioio_lif", "ray",
 }  # fmt: skip
 
 

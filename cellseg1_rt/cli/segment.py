@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 def segment(
     inputs: Annotated[
-        list[str], typer.Argument(help="Image files, folders of images, or glob patterns.")
+        list[str],
+        typer.Argument(
+            help="Images, folders of images, OME-Zarr folders, glob patterns, or @list.txt with a "
+            "path a line. Stacks, series and plates are taken plane by plane."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     model: Annotated[
@@ -56,11 +60,36 @@ def segment(
     resize: Annotated[
         str, typer.Option(help="none, or px a side to stretch images to (published: 512).")
     ] = "none",
+    tile: Annotated[
+        str,
+        typer.Option(
+            help="auto, none, or px a side: cut larger images into overlapping tiles of that size. "
+            "auto: as large as the training image."
+        ),
+    ] = "auto",
+    link_z: Annotated[
+        bool, typer.Option("--link-z", help="Link the slices of stacks to labels of the stack.")
+    ] = False,
+    channels: Annotated[
+        str | None,
+        typer.Option(help="Up to 4, in this order, from 0 or by name: 0,2 or DAPI,GFP."),
+    ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 takes all cores.")] = 0,
     prompt_batch: Annotated[int, typer.Option(help="Most prompts in one decoder call.")] = 64,
     workers: Annotated[
         int, typer.Option(help="Threads that read images, and as many that write; 0 chooses.")
     ] = 0,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            help="Workers side by side: all (cards), a number, or cards such as 0,1. One where not "
+            "given; with --ray, all."
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Work on a Ray cluster: auto, or the address of its head."),
+    ] = None,
     shard: Annotated[
         str | None, typer.Option(help="i/n: do only part i of n, chosen by the images' names.")
     ] = None,
@@ -76,22 +105,28 @@ def segment(
 
     The same command goes on where an earlier run of it ended. An interrupt keeps what is done.
     """
+    from cellseg1_rt.formats.channels import parse_channels
     from cellseg1_rt.formats.outputs import require_for_outputs
-    from cellseg1_rt.jobs.batch import segmenter_of
     from cellseg1_rt.jobs.display import show_job
     from cellseg1_rt.jobs.folder import require_free
-    from cellseg1_rt.jobs.identity import settings_of_job
     from cellseg1_rt.jobs.inputs import find_inputs, parse_shard, plan_tasks
     from cellseg1_rt.jobs.job import Job, default_workers, run_job
+    from cellseg1_rt.jobs.link_z import require_linkable
+    from cellseg1_rt.jobs.opened import open_devices
+    from cellseg1_rt.jobs.remote import Plan
     from cellseg1_rt.jobs.signals import stop_on_signals
-    from cellseg1_rt.runtime.model import load
+    from cellseg1_rt.jobs.stacks import split_stacks
 
     side = _side_px(resize)
     _require_in_range(prompt_batch, threads, workers)
     mode, formats = _mode(resume, overwrite), format.split(",")
     part = None if shard is None else parse_shard(shard)
-    tasks = plan_tasks(find_inputs(inputs), output, formats, part)
+    picked = None if channels is None else parse_channels(channels)
+    images = split_stacks(find_inputs(inputs), lambda note: print(f"note: {note}", file=sys.stderr))
+    tasks = plan_tasks(images, output, formats, part, picked)
     require_for_outputs(formats)
+    if link_z:
+        require_linkable(tasks, part is not None)
     require_free(output, tasks, mode)
     changed = {
         "crops": crops,
@@ -103,20 +138,29 @@ def segment(
         "min_area": min_area,
         "max_area_ratio": max_area_ratio,
     }
-    loaded = load(
-        model,
-        runtime=runtime,
-        precision=precision,
-        threads=threads,
-        prompt_batch=prompt_batch,
-        **{name: value for name, value in changed.items() if value is not None},
-    )
-    choice = loaded.choice
-    print(f"runtime {choice.runtime}, {choice.precision}: {choice.reason}", file=sys.stderr)
-    settings = settings_of_job(loaded, formats, side)
-    job = Job(tasks, output, settings, side, part, mode, workers or default_workers())
-    with stop_on_signals() as stop, show_job() as report:
-        summary = run_job(job, [segmenter_of(loaded)], stop=stop, report=report)
+    options = {"runtime": runtime, "precision": precision, "prompt_batch": prompt_batch}
+    options |= {name: value for name, value in changed.items() if value is not None}
+    asked = {
+        "formats": formats,
+        "resize": side,
+        "channels": picked,
+        "tile": _tile_px(tile, side),
+    }
+    with open_devices(Plan(model, options, asked, threads), devices, ray) as opened:
+        print(*opened.told, sep="\n", file=sys.stderr)
+        job = Job(
+            tasks,
+            output,
+            opened.settings,
+            side,
+            part,
+            mode,
+            workers or default_workers(),
+            opened.large,
+            link_z,
+        )
+        with stop_on_signals() as stop, show_job() as report:
+            summary = run_job(job, opened.devices, stop=stop, report=report)
     _tell(summary, output)
 
 
@@ -128,6 +172,18 @@ def _side_px(resize: str) -> int | None:
     if not (resize.isdecimal() and 0 < int(resize) <= 2**15):
         raise ConfigError("not a size", where="--resize", got=resize, expected="none or a number")
     return int(resize)
+
+
+def _tile_px(tile: str, side: int | None) -> str | int:
+    from cellseg1_rt.errors import ConfigError
+    from cellseg1_rt.runtime.tiling import checked_tile
+
+    choice = checked_tile(tile)
+    if side is None:
+        return choice
+    if choice in ("auto", "none"):
+        return "none"  # what is stretched is not large
+    raise ConfigError("one or the other", where="--resize, --tile", got="both")
 
 
 def _require_in_range(prompt_batch: int, threads: int, workers: int) -> None:

@@ -18,6 +18,7 @@ from cellseg1_rt.files import atomic_path
 from cellseg1_rt.formats.decoding import Decoded, decode_file
 
 __all__ = [
+    "imagej_options",
     "labels_from_numbers",
     "read_labels",
     "samples_from_labels",
@@ -126,24 +127,28 @@ def write_label_tiff(
 
     path = Path(path)
     samples = samples_from_labels(labels, path)
-    description = f"ImageJ=1.54f\nmin=0.0\nmax={float(samples.max())}\n"
+    with atomic_path(path) as temporary:
+        tifffile.imwrite(
+            temporary, samples, **imagej_options(int(samples.max()), pixel_size_um), maxworkers=1
+        )
+
+
+def imagej_options(highest: int, pixel_size_um: tuple[float, float] | None) -> dict[str, Any]:
+    """What tifffile is told of a label map so that ImageJ reads it; ``highest`` is its maximum."""
+    description = f"ImageJ=1.54f\nmin=0.0\nmax={float(highest)}\n"
     resolution = (1.0, 1.0)
     if pixel_size_um is not None:
         description += "unit=micron\n"
         resolution = (1.0 / pixel_size_um[1], 1.0 / pixel_size_um[0])
-    with atomic_path(path) as temporary:
-        tifffile.imwrite(
-            temporary,
-            samples,
-            photometric="minisblack",
-            compression="zlib",
-            description=description,
-            metadata=None,
-            resolution=resolution,
-            resolutionunit="NONE",
-            software="cellseg1-rt",
-            maxworkers=1,
-        )
+    return {
+        "photometric": "minisblack",
+        "compression": "zlib",
+        "description": description,
+        "metadata": None,
+        "resolution": resolution,
+        "resolutionunit": "NONE",
+        "software": "cellseg1-rt",
+    }
 
 
 def write_label_png(path: str | PathLike[str], labels: NDArray[Any]) -> None:

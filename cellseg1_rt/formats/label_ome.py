@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from cellseg1_rt.files import atomic_path
 from cellseg1_rt.formats.label_maps import samples_from_labels
 
-__all__ = ["write_label_ome_tiff"]
+__all__ = ["ome_options", "write_label_ome_tiff"]
 
 
 def write_label_ome_tiff(
@@ -39,24 +41,34 @@ def write_label_ome_tiff(
 
     path = Path(path)
     samples = samples_from_labels(labels, path)
-    content = hashlib.sha256(f"{samples.shape} {samples.dtype} {pixel_size_um}".encode())
-    content.update(samples.tobytes())
+    content = [samples.tobytes()]
+    options = ome_options(samples.shape, samples.dtype, pixel_size_um, content)
+    with atomic_path(path) as temporary:
+        tifffile.imwrite(temporary, samples, **options, maxworkers=1)
+
+
+def ome_options(
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    pixel_size_um: tuple[float, float] | None,
+    content: Iterable[bytes],
+) -> dict[str, Any]:
+    """What tifffile is told of a label map; ``content`` is its bytes, in parts of any size."""
+    digest = hashlib.sha256(f"{shape} {dtype} {pixel_size_um}".encode())
+    for part in content:
+        digest.update(part)
     metadata: dict[str, Any] = {
         "axes": "YX",
         "Name": "labels",
-        "UUID": uuid.uuid5(uuid.NAMESPACE_OID, content.hexdigest()).urn,
+        "UUID": uuid.uuid5(uuid.NAMESPACE_OID, digest.hexdigest()).urn,
     }
     if pixel_size_um is not None:
         for axis, size in zip("YX", pixel_size_um, strict=True):
             metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "µm"}
-    with atomic_path(path) as temporary:
-        tifffile.imwrite(
-            temporary,
-            samples,
-            ome=True,
-            photometric="minisblack",
-            compression="zlib",
-            metadata=metadata,
-            software="cellseg1-rt",
-            maxworkers=1,
-        )
+    return {
+        "ome": True,
+        "photometric": "minisblack",
+        "compression": "zlib",
+        "metadata": metadata,
+        "software": "cellseg1-rt",
+    }

@@ -24,11 +24,18 @@ from numpy.typing import NDArray
 from cellseg1_rt.extras import require
 from cellseg1_rt.files import TEMPORARY_PREFIX, sync_folder
 from cellseg1_rt.formats.label_maps import samples_from_labels
+from cellseg1_rt.formats.label_rows import LabelRows, dtype_of_labels, row_blocks
 
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["LABELS_NAME", "create_label_zarr", "fill_pyramid", "write_label_zarr"]
+__all__ = [
+    "LABELS_NAME",
+    "create_label_zarr",
+    "fill_pyramid",
+    "write_label_zarr",
+    "write_label_zarr_rows",
+]
 
 LABELS_NAME = "cells"
 """The label image's own folder below ``labels``."""
@@ -62,6 +69,20 @@ def write_label_zarr(
     with _atomic_folder(path) as temporary:
         levels = create_label_zarr(temporary, samples.shape, samples.dtype, pixel_size_um)
         levels[0][...] = samples
+        fill_pyramid(levels)
+
+
+def write_label_zarr_rows(
+    path: str | PathLike[str],
+    labels: LabelRows,
+    pixel_size_um: tuple[float, float] | None = None,
+) -> None:
+    """The same from a map that is read rows at a time; memory is bounded by two rows of chunks."""
+    with _atomic_folder(Path(path)) as temporary:
+        dtype = dtype_of_labels(labels)
+        levels = create_label_zarr(temporary, labels.shape, dtype, pixel_size_um)
+        for place, block in enumerate(row_blocks(labels, _CHUNK_PX)):
+            levels[0][place * _CHUNK_PX : place * _CHUNK_PX + len(block)] = block
         fill_pyramid(levels)
 
 

@@ -9,7 +9,7 @@ Imports numpy and the standard library.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from cellseg1_rt.files import atomic_path
 from cellseg1_rt.formats.outlines import CellOutline, outlines_from_labels
 from cellseg1_rt.formats.tables import texts_from_column
 
-__all__ = ["write_detections"]
+__all__ = ["write_detection_outlines", "write_detections"]
 
 
 def write_detections(
@@ -41,6 +41,16 @@ def write_detections(
     table : columns [K], of which ``label`` is left out; finite numbers.
     scale_xy : pixels of the image that one pixel of the labels covers, x and y.
     """
+    write_detection_outlines(path, outlines_from_labels(labels), table, scale_xy)
+
+
+def write_detection_outlines(
+    path: str | PathLike[str],
+    outlines: Iterable[CellOutline],
+    table: Mapping[str, NDArray[Any]],
+    scale_xy: tuple[float, float] = (1.0, 1.0),
+) -> None:
+    """The same from outlines, one at a time, in the order of the table."""
     texts = [texts_from_column(values) for name, values in table.items() if name != "label"]
     names = [json.dumps(name) for name in table if name != "label"]
     with (
@@ -49,7 +59,7 @@ def write_detections(
     ):
         file.write('{"type":"FeatureCollection","features":[')
         rows = zip(*texts, strict=True)
-        for i, (outline, row) in enumerate(zip(outlines_from_labels(labels), rows, strict=True)):
+        for i, (outline, row) in enumerate(zip(outlines, rows, strict=True)):
             measurements = ",".join(f"{n}:{text}" for n, text in zip(names, row, strict=True))
             file.write(",\n" if i else "\n")
             file.write(

@@ -10,6 +10,7 @@ Imports numpy; roifile inside.
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from cellseg1_rt.formats.outlines import CellOutline, outlines_from_labels
 if TYPE_CHECKING:
     from roifile import ImagejRoi
 
-__all__ = ["write_roi_zip"]
+__all__ = ["write_roi_outlines", "write_roi_zip"]
 
 # Boxes are stored in 16 bits, of which ImageJ reads the last 5,000 values as negative.
 _LARGEST_COORDINATE = 2**16 - 1 - 5000
@@ -48,8 +49,18 @@ def write_roi_zip(
     ------
     InputError : if the image is larger than 60,535 px a side.
     """
+    write_roi_outlines(path, outlines_from_labels(labels), labels.shape, scale_xy)
+
+
+def write_roi_outlines(
+    path: str | PathLike[str],
+    outlines: Iterable[CellOutline],
+    shape: tuple[int, ...],
+    scale_xy: tuple[float, float] = (1.0, 1.0),
+) -> None:
+    """The same from the outlines of a label map of ``shape``, one at a time."""
     path = Path(path)
-    largest = max(labels.shape[1] * scale_xy[0], labels.shape[0] * scale_xy[1])
+    largest = max(shape[1] * scale_xy[0], shape[0] * scale_xy[1])
     if largest > _LARGEST_COORDINATE:
         raise InputError(
             "an image too large for ImageJ regions",
@@ -59,7 +70,7 @@ def write_roi_zip(
             fix="write geojson instead",
         )
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for outline in outlines_from_labels(labels):
+        for outline in outlines:
             member = zipfile.ZipInfo(f"{outline.label}.roi")  # dated 1980, not now
             member.compress_type = zipfile.ZIP_DEFLATED
             member.create_system = 0  # else the name of the system it was made on

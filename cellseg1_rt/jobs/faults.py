@@ -61,7 +61,7 @@ def with_retries(
     return call()
 
 
-def as_failure(error: Exception, where: Path, what: str) -> CellSeg1RtError:
+def as_failure(error: Exception, where: str | Path, what: str) -> CellSeg1RtError:
     """An error as a line that says where and why.
 
     Parameters

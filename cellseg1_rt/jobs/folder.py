@@ -6,7 +6,7 @@ The rules are told in docs/jobs.md. Imports the standard library.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from enum import Enum
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Any
 from cellseg1_rt.errors import ConfigError, InputError
 from cellseg1_rt.jobs.identity import hash_of_settings, require_same_settings
 from cellseg1_rt.jobs.inputs import Shard, Task
-from cellseg1_rt.jobs.journal import Journal, Past, read_past, records_of
+from cellseg1_rt.jobs.journal import Journal
+from cellseg1_rt.jobs.past import Past, read_past, records_of
 from cellseg1_rt.jobs.records import Record
 from cellseg1_rt.jobs.staging import Staging, remove
 
@@ -44,9 +45,10 @@ def require_free(folder: Path, tasks: Iterable[Task], mode: Mode) -> None:
     if mode is Mode.OVERWRITE or not folder.is_dir():
         return
     pasts = [read_past(path) for path in _journals(folder)]
-    records = [record for past in pasts for record in past.records.values()]
     taken = set(os.listdir(folder))
-    taken -= {output.file for record in records for output in record.outputs}
+    for past in pasts:
+        for record in past.records.values():
+            taken.difference_update(output.file for output in record.outputs)
     in_the_way = [path for task in tasks for path in task.outputs.values() if path.name in taken]
     if in_the_way:
         raise ConfigError(
@@ -94,7 +96,9 @@ class JobFolder:
         try:
             if mode is Mode.OVERWRITE:
                 self._start_afresh(tasks)
-            self.records = {} if mode is Mode.OVERWRITE else records_of(self._go_on())
+            self.records: Mapping[str, Record] = (
+                {} if mode is Mode.OVERWRITE else records_of(self._go_on())
+            )
             self.staging = Staging(folder, _part_of(self.journal.path))
             self.staging.open(self.records.values())
         except BaseException:
@@ -129,7 +133,7 @@ class JobFolder:
                         where=self.folder / output.file,
                         fix="pass --resume to have it made again, or move it away",
                     )
-        is_same = record.input is not None and record.input.is_same_as(task.source)
+        is_same = record.input is not None and record.input.is_same_as(task.source, task.plane)
         return record if is_whole and is_same else None
 
     def _go_on(self) -> list[Past]:

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cellseg1_rt.errors import ConfigError
 from cellseg1_rt.files import atomic_path, require_writable_folder
@@ -20,6 +21,8 @@ from cellseg1_rt.jobs.batch import Segmenter, run_tasks
 from cellseg1_rt.jobs.display import Report
 from cellseg1_rt.jobs.folder import JobFolder, Mode
 from cellseg1_rt.jobs.inputs import Shard, Task
+from cellseg1_rt.jobs.large import LargeImages
+from cellseg1_rt.jobs.link_z import stacks_of_tasks
 from cellseg1_rt.jobs.outcomes import Outcome
 from cellseg1_rt.jobs.page import page_of_job
 from cellseg1_rt.jobs.sheet import Sheet
@@ -28,7 +31,7 @@ from cellseg1_rt.jobs.summary import Summary
 from cellseg1_rt.jobs.table import CellTable
 from cellseg1_rt.jobs.tally import Tally
 
-__all__ = ["Job", "default_workers", "run_job"]
+__all__ = ["Elsewhere", "Job", "default_workers", "run_job"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ class Job:
     shard : the part of a larger job that ``tasks`` are; None is all of it.
     mode : what to do with what the folder holds.
     workers : threads that read, and as many that write.
+    large : what is done with images that are cut into tiles; None segments each of them whole. Not
+        used with workers elsewhere, which find out by themselves.
+    link_z : link the slices of stacks at the end.
     """
 
     tasks: Sequence[Task]
@@ -53,11 +59,25 @@ class Job:
     shard: Shard | None = None
     mode: Mode = Mode.GO_ON
     workers: int = 2
+    large: LargeImages | None = None
+    link_z: bool = False
+
+
+class Elsewhere(Protocol):
+    """Workers in other processes, which read, segment and write images themselves."""
+
+    def __len__(self) -> int:
+        """How many devices work side by side."""
+
+    def run_tasks(
+        self, tasks: Sequence[Task], store: JobStore, *, workers: int, stop: threading.Event
+    ) -> Generator[Outcome]:
+        """Work through tasks and keep what is made of them, as ``batch.run_tasks`` does."""
 
 
 def run_job(
     job: Job,
-    devices: Sequence[Segmenter],
+    devices: Sequence[Segmenter] | Elsewhere,
     *,
     stop: threading.Event,
     report: Report,
@@ -66,7 +86,7 @@ def run_job(
 
     Parameters
     ----------
-    devices : what segments, each in a thread of its own.
+    devices : what segments, each in a thread of its own; or workers in other processes.
     stop : set to end early: images in flight are finished, the rest is left for the next run.
     report : called after each image.
 
@@ -78,9 +98,18 @@ def run_job(
     require_writable_folder(job.folder)
     with closing(JobFolder(job.folder, job.settings, job.tasks, job.mode, job.shard)) as folder:
         run = _Run(job, folder, JobStore(folder, stop), len(devices))
-        outcomes = run_tasks(
-            devices, job.tasks, run.store, resize=job.resize, workers=job.workers, stop=stop
-        )
+        if isinstance(devices, Sequence):
+            outcomes = run_tasks(
+                devices,
+                job.tasks,
+                run.store,
+                resize=job.resize,
+                workers=job.workers,
+                stop=stop,
+                large=job.large,
+            )
+        else:
+            outcomes = devices.run_tasks(job.tasks, run.store, workers=job.workers, stop=stop)
         try:
             with closing(outcomes):
                 for outcome in outcomes:
@@ -118,7 +147,7 @@ class _Run:
             finished=_now(),
             settings=job.settings,
         )
-        for sink in _sinks_of(job, part):
+        for sink in _sinks_of(job, part, self.store):
             done = self.store.done(job.tasks)
             sink.write(self._folder.staging.place(Path(sink.file)), done)
             self._folder.staging.publish_file(sink.file)
@@ -128,11 +157,22 @@ class _Run:
         return summary
 
 
-def _sinks_of(job: Job, part: str) -> list[Sink]:
-    """What the job's formats ask for besides each image's outputs."""
+def _sinks_of(job: Job, part: str, store: JobStore) -> Iterator[Sink]:
+    """What the job is to make besides each image's outputs."""
     if any("parquet" in task.outputs for task in job.tasks):
-        return [CellTable(job.folder, part)]
-    return []
+        yield CellTable(job.folder, part)
+    if not job.link_z:
+        return
+    done = {record.name for record in store.done(job.tasks)}
+    for stack in stacks_of_tasks(job.tasks):
+        missing = sum(name not in done for name in stack.names)
+        if not missing:
+            yield stack
+            continue
+        print(
+            f"{stack.file}: not linked: {missing} of {len(stack.names)} slices are missing",
+            file=sys.stderr,
+        )
 
 
 def default_workers() -> int:

@@ -3,7 +3,7 @@
 The first line says what the job is: its settings. Each further line is one image, done or failed.
 A line is written in one piece and flushed to the disk (fsync) before the image's outputs get their
 names (``staging``), so whatever the process dies of, an output with a name has its line. A line
-that was cut off is dropped on reading. Imports the standard library.
+that was cut off is dropped on reading (``past``). Imports the standard library.
 """
 
 from __future__ import annotations
@@ -14,78 +14,16 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cellseg1_rt.errors import ConfigError
 from cellseg1_rt.files import sync_folder
+from cellseg1_rt.jobs.past import JOURNAL_VERSION
 from cellseg1_rt.jobs.records import Record
 
-__all__ = [
-    "JOURNAL_VERSION",
-    "Journal",
-    "Past",
-    "read_past",
-    "records_of",
-]
-
-JOURNAL_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Past:
-    """What a journal says.
-
-    Attributes
-    ----------
-    path : the file.
-    settings : of the job; None where the file is missing or holds no line.
-    records : the last line of each image that says it is done, by name. Failures are not kept:
-        they are tried again.
-    good_bytes : up to where the file is whole lines.
-    """
-
-    path: Path
-    settings: dict[str, Any] | None = None
-    records: dict[str, Record] = field(default_factory=dict)
-    good_bytes: int = 0
-
-
-def read_past(path: Path) -> Past:
-    """Read a journal, without what was cut off at its end.
-
-    Raises
-    ------
-    ConfigError : if there is damage before the end, or the journal is of another version.
-    """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return Past(path)
-    good_bytes, settings, records = 0, None, {}
-    parsed = [_parsed(line) for line in lines[:-1]]  # what follows the last newline was cut off
-    while parsed and parsed[-1] is None:  # a power cut can leave blocks of zeros
-        parsed.pop()
-    for number, (line, values) in enumerate(zip(lines, parsed, strict=False), start=1):
-        try:
-            if number == 1:
-                settings = _settings_of(values, path)
-            else:
-                record = Record.from_dict(values or {})
-                if record.is_done:
-                    records[record.name] = record
-        except (KeyError, TypeError) as error:
-            raise ConfigError(
-                "the journal is damaged",
-                where=f"{path}, line {number}",
-                got=repr(line[:40].decode("utf-8", "replace")),
-                expected="a line that segment wrote",
-                fix="remove that line to have its image done again, or pass --overwrite",
-            ) from error
-        good_bytes += len(line) + 1
-    return Past(path, settings, records, good_bytes)
+__all__ = ["Journal"]
 
 
 class Journal:
@@ -174,37 +112,3 @@ def _hold(handle: int, path: Path, patience_s: float) -> bool:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
             return False
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        values = json.loads(line.decode("utf-8", "surrogateescape"))
-    except ValueError:
-        return None
-    return values if isinstance(values, dict) else None
-
-
-def _settings_of(values: dict[str, Any] | None, path: Path) -> dict[str, Any]:
-    if values is None:
-        raise TypeError("no object")
-    version = values["journal"]
-    if version != JOURNAL_VERSION:
-        raise ConfigError(
-            "a journal of another version",
-            where=path,
-            got=version,
-            expected=JOURNAL_VERSION,
-            fix="choose another folder, or pass --overwrite to start afresh",
-        )
-    return dict(values["settings"])
-
-
-def records_of(pasts: Iterable[Past]) -> dict[str, Record]:
-    """The last done line of each image in several journals, those of the shards of one job."""
-    records: dict[str, Record] = {}
-    for past in pasts:
-        for name, record in past.records.items():
-            held = records.get(name)
-            if held is None or held.finished < record.finished:
-                records[name] = record
-    return records

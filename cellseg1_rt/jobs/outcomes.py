@@ -57,7 +57,7 @@ class Outcome:
     Attributes
     ----------
     task : the task.
-    segmented : image, labels and cells; None if it failed or was done before.
+    segmented : image, labels and cells; None if it failed, was done before, or in another process.
     cells : number found, now or before.
     error : why it failed; None if it did not.
     file : the image's file as it was read, if it was.
@@ -74,7 +74,7 @@ class Outcome:
     @property
     def was_done_before(self) -> bool:
         """Whether an earlier run did it."""
-        return self.error is None and self.segmented is None
+        return self.error is None and self.segmented is None and self.file is None
 
 
 class Store(Protocol):
@@ -83,7 +83,7 @@ class Store(Protocol):
     def cells_before(self, task: Task) -> int | None:
         """Cells of an image that need not be done again; None if it is to be done."""
 
-    def describe(self, source: Path) -> InputFile | None:
+    def describe(self, task: Task) -> InputFile | None:
         """The file of an image as it is now, if that is to be kept."""
 
     def place(self, output: Path) -> Path:
@@ -103,7 +103,7 @@ class PlainStore:
         """Every image is to be done."""
         return None
 
-    def describe(self, source: Path) -> InputFile | None:
+    def describe(self, task: Task) -> InputFile | None:
         """Nothing is kept of an image's file."""
         return None
 

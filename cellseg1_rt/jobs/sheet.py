@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg1_rt.errors import CellSeg1RtError
-from cellseg1_rt.formats import overlay_from_labels, read_image, read_labels
+from cellseg1_rt.formats import overlay_from_labels, read_labels
+from cellseg1_rt.formats.images import image_of_plane
 from cellseg1_rt.jobs.inputs import Task
 from cellseg1_rt.jobs.outcomes import Outcome
 from cellseg1_rt.runtime.model import rgb_for_model
@@ -26,6 +27,7 @@ PICTURES = 12
 """Most pictures of a job."""
 
 _LONG_SIDE = 320  # px
+_MOST_PX = 4096**2  # of an image that is read again for its picture, when an earlier run did it
 _DARK, _GAMMA = 0.2, 0.6  # mean level below which a picture is brightened for the eye, and how
 
 
@@ -81,7 +83,10 @@ class Sheet:
         if path is None:
             return None
         try:
-            rgb = rgb_for_model(read_image(task.source).pixels, self._resize)
+            with task.open() as source:
+                if source.shape[0] * source.shape[1] > _MOST_PX:
+                    return None
+                rgb = rgb_for_model(image_of_plane(source, task.source).pixels, self._resize)
             return _drawn(rgb, read_labels(path))
         except CellSeg1RtError:
             return None

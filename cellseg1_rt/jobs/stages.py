@@ -11,9 +11,23 @@ from dataclasses import dataclass
 from queue import Queue
 from typing import Any
 
-__all__ = ["Stage", "run_stages"]
+__all__ = ["RetiredError", "Stage", "run_stages"]
 
 _END = object()
+
+
+class RetiredError(Exception):
+    """Raised by a stage's call that cannot take another item; the stage's others go on.
+
+    Parameters
+    ----------
+    value : what this call gives for its last item.
+    error : why; it ends the line if no other call of the stage is left.
+    """
+
+    def __init__(self, value: Any, error: Exception) -> None:
+        super().__init__(str(error))
+        self.value, self.error = value, error
 
 
 @dataclass(frozen=True)
@@ -24,7 +38,8 @@ class Stage:
     ----------
     name : what its threads are called.
     calls : one function a thread, from what the stage before gave to what the next one takes. An
-        exception ends the line: what is one item's own failure is to be returned as a value.
+        exception ends the line: what is one item's own failure is to be returned as a value. After
+        a ``RetiredError`` the call is not used again.
     room : how many finished items may wait for the next stage.
     drops_on_stop : forget items that were not begun when ``stop`` was set.
     """
@@ -42,7 +57,8 @@ def run_stages(
 
     Results come in the order in which they are finished; with one thread a stage that is the order
     of the items. After ``stop`` is set no more items are taken; those on their way are finished,
-    but for the stages that drop them. When the caller stops asking, nothing more is begun.
+    but for the stages that drop them. It is the same when the last call of a stage has retired.
+    When the caller stops asking, nothing more is begun.
 
     Parameters
     ----------
@@ -58,10 +74,10 @@ def run_stages(
     source: Callable[[], Any] = _Source(items, line).take
     queue: Queue[Any] = Queue()
     threads = []
-    for stage, after in zip(stages, (*stages[1:], None), strict=True):
+    for stage in stages:
         queue = Queue(stage.room)
-        threads += line.threads(stage, source, queue, 1 if after is None else len(after.calls))
-        source = queue.get
+        threads += line.threads(stage, source, queue)
+        source = _taking_from(queue)
     for thread in threads:
         thread.start()
     ended = False
@@ -83,7 +99,13 @@ class _Line:
 
     def __init__(self, stop: threading.Event) -> None:
         self.error: BaseException | None = None
-        self.stop, self.halted, self._lock = stop, threading.Event(), threading.Lock()
+        self.halted, self._lock = threading.Event(), threading.Lock()
+        self._stop, self._is_cut = stop, False
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no more items are to be taken."""
+        return self._stop.is_set() or self._is_cut or self.halted.is_set()
 
     def halt(self, error: BaseException | None = None) -> None:
         """Begin nothing more; the first error is kept."""
@@ -91,31 +113,59 @@ class _Line:
             self.error = self.error or error
         self.halted.set()
 
+    def cut(self, error: BaseException) -> None:
+        """Take no more items, and finish what is behind the stage that ended with this error."""
+        with self._lock:
+            self.error = self.error or error
+            self._is_cut = True
+
     def threads(
-        self, stage: Stage, source: Callable[[], Any], target: Queue[Any], takers: int
+        self, stage: Stage, source: Callable[[], Any], target: Queue[Any]
     ) -> list[threading.Thread]:
-        """The threads of a stage, not yet started; the last to end ends each of the ``takers``."""
-        running = [len(stage.calls)]
+        """The threads of a stage, not yet started; the last to leave puts the end."""
+        running, in_use = [len(stage.calls)], [len(stage.calls)]
+
+        def is_last_of(counter: list[int]) -> bool:
+            with self._lock:
+                counter[0] -= 1
+                return counter[0] == 0
+
+        def drain() -> None:  # so that the stage before does not wait for ever
+            while source() is not _END:
+                pass
 
         def work(call: Callable[[Any], Any]) -> None:
             try:
                 while (item := source()) is not _END:
-                    if not (self.halted.is_set() or (stage.drops_on_stop and self.stop.is_set())):
+                    if not (self.halted.is_set() or (stage.drops_on_stop and self.is_stopping)):
                         target.put(call(item))
+            except RetiredError as retired:
+                target.put(retired.value)
+                if is_last_of(in_use):
+                    self.cut(retired.error)
+                    drain()
             except BaseException as error:  # what it is, the caller of run_stages will see
                 self.halt(error)
-                while source() is not _END:  # so that the stage before does not wait for ever
-                    pass
-            with self._lock:
-                running[0] -= 1
-                is_last = running[0] == 0
-            for _ in range(takers if is_last else 0):
+                drain()
+            if is_last_of(running):
                 target.put(_END)
 
         return [
             threading.Thread(target=work, args=(call,), name=f"{stage.name}-{i}", daemon=True)
             for i, call in enumerate(stage.calls)
         ]
+
+
+def _taking_from(queue: Queue[Any]) -> Callable[[], Any]:
+    """What gives the items of a queue and then, however often it is asked, the end."""
+
+    def take() -> Any:
+        item = queue.get()
+        if item is _END:
+            queue.put(_END)  # for the stage's other threads; nobody else puts anything any more
+        return item
+
+    return take
 
 
 class _Source:
@@ -127,6 +177,6 @@ class _Source:
     def take(self) -> Any:
         """The next item, or the end."""
         with self._lock:
-            if self._line.stop.is_set() or self._line.halted.is_set():
+            if self._line.is_stopping:
                 return _END
             return next(self._items, _END)

@@ -34,9 +34,15 @@ class Staging:
     def open(self, records: Iterable[Record]) -> None:
         """Make the folder, or settle what a killed run left in it: finish that, or remove it."""
         if self.path.exists():
-            written = {output.file: output for record in records for output in record.outputs}
-            for leftover in self.path.iterdir():
-                output = written.get(leftover.name)
+            leftovers = {path.name: path for path in self.path.iterdir()}
+            written = {
+                output.file: output
+                for record in (records if leftovers else ())
+                for output in record.outputs
+                if output.file in leftovers
+            }
+            for name, leftover in leftovers.items():
+                output = written.get(name)
                 if output is not None and output.is_intact(self.path):
                     self._publish(output.file)
                 else:

@@ -5,8 +5,9 @@ Imports the standard library.
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -15,9 +16,10 @@ from cellseg1_rt.errors import ConfigError
 from cellseg1_rt.jobs.faults import as_failure, with_retries
 from cellseg1_rt.jobs.folder import JobFolder
 from cellseg1_rt.jobs.inputs import Task
-from cellseg1_rt.jobs.journal import read_past
 from cellseg1_rt.jobs.outcomes import Outcome
+from cellseg1_rt.jobs.past import read_past
 from cellseg1_rt.jobs.records import InputFile, OutputFile, Record
+from cellseg1_rt.jobs.staging import remove
 
 __all__ = ["JobStore", "Sink"]
 
@@ -35,10 +37,10 @@ class Sink(Protocol):
 
     file: str
 
-    def write(self, path: Path, done: Sequence[Record]) -> None:
+    def write(self, path: Path, done: Iterable[Record]) -> None:
         """Write the file to ``path``, from where it is moved to its place.
 
-        ``done`` is every image of the job that is done, in the order of their names.
+        ``done`` is every image of the job that is done, in the order of their names, once.
         """
 
 
@@ -60,9 +62,9 @@ class JobStore:
         record = self._folder.done_before(task)
         return None if record is None else record.cells
 
-    def describe(self, source: Path) -> InputFile | None:
+    def describe(self, task: Task) -> InputFile | None:
         """Size, time of change and hash of an image's file."""
-        return InputFile.of(source)
+        return InputFile.of(task.source, task.plane)
 
     def place(self, output: Path) -> Path:
         """In the hidden folder."""
@@ -86,6 +88,23 @@ class JobStore:
         except OSError as error:
             raise _broken(error, self._folder) from error
 
+    def adopt(self, outcome: Outcome, folder: Path) -> None:
+        """The same for outputs that a worker in another process has made in ``folder``.
+
+        They are moved into the hidden folder and hashed as they are seen from here.
+
+        Raises
+        ------
+        JobEndedError, ConfigError : if that fails.
+        """
+        try:
+            for path in outcome.task.outputs.values():
+                remove(self.place(path))
+                os.replace(folder / path.name, self.place(path))
+        except OSError as error:
+            raise _broken(error, self._folder) from error
+        self.keep(outcome)
+
     def fail(self, outcome: Outcome) -> None:
         """Write a line that says why, and remove what was made of the image.
 
@@ -100,11 +119,13 @@ class JobStore:
         except OSError as error:
             raise _broken(error, self._folder) from error
 
-    def done(self, tasks: Iterable[Task]) -> list[Record]:
+    def done(self, tasks: Iterable[Task]) -> Iterator[Record]:
         """The lines of those tasks that are done, in the order of their names."""
-        records = {**self._folder.records, **read_past(self._folder.journal.path).records}
-        names = sorted({task.name for task in tasks} - self._failed)
-        return [records[name] for name in names if name in records]
+        now = read_past(self._folder.journal.path).records
+        for name in sorted({task.name for task in tasks} - self._failed):
+            records = now if name in now else self._folder.records
+            if name in records:
+                yield records[name]
 
     def _record(self, outcome: Outcome, outputs: tuple[OutputFile, ...]) -> Record:
         return Record(

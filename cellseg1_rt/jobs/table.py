@@ -5,7 +5,7 @@ Imports pyarrow (extra ``tables``) through ``formats.parquet``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from cellseg1_rt.formats.parquet import JobTable
@@ -26,7 +26,7 @@ class CellTable:
     def __init__(self, folder: Path, part: str) -> None:
         self._folder, self.file = folder, f"cells{part}.parquet"
 
-    def write(self, path: Path, done: Sequence[Record]) -> None:
+    def write(self, path: Path, done: Iterable[Record]) -> None:
         """Write the rows of all images, in the order of ``done``."""
         table = JobTable(path)
         for record in done:

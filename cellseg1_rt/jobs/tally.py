@@ -58,7 +58,7 @@ class Tally:
             if outcome.error is None:
                 self.done += 1
             else:
-                self.failures.append(Failure(str(outcome.task.source), str(outcome.error)))
+                self.failures.append(Failure(outcome.task.where, str(outcome.error)))
         self.cells += outcome.cells
         for stage, spent in outcome.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent

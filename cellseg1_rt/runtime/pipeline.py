@@ -24,7 +24,13 @@ from cellseg1_rt.runtime.prompts import input_of_crop, prompt_crop
 from cellseg1_rt.runtime.regions import RunMasks, clean
 from cellseg1_rt.settings import InferenceSettings
 
-__all__ = ["Candidates", "find_candidates", "result_from_candidates", "segment_rgb"]
+__all__ = [
+    "Candidates",
+    "find_candidates",
+    "masks_from_candidates",
+    "result_from_candidates",
+    "segment_rgb",
+]
 
 PROMPT_BATCH = 64
 """Prompts per call of the decoder: 64 MB of keys at 512 px, as large as SAM's own default."""
@@ -157,6 +163,18 @@ def result_from_candidates(candidates: Candidates, settings: InferenceSettings) 
     ------
     ConfigError : if a threshold, the grid or the crops ask for what was not kept.
     """
+    return paint(*masks_from_candidates(candidates, settings), candidates.image_size)
+
+
+def masks_from_candidates(
+    candidates: Candidates, settings: InferenceSettings
+) -> tuple[Found, RunMasks]:
+    """Rules 4 to 6: the candidates that are left, and their cleaned masks.
+
+    Raises
+    ------
+    ConfigError : if a threshold, the grid or the crops ask for what was not kept.
+    """
     _require_floors(candidates.floors, settings)
     found, image_size = candidates.found, candidates.image_size
     passed = passes_thresholds(
@@ -170,7 +188,7 @@ def result_from_candidates(candidates: Candidates, settings: InferenceSettings) 
     masks = clean(found.masks, settings.min_area, image_size)
     if settings.min_area > 0:
         found, masks = _suppressed_once_more(found, masks, settings, image_size)
-    return paint(found, masks, image_size)
+    return found, masks
 
 
 def _suppressed_in_crops(found: Found, settings: InferenceSettings) -> Found:

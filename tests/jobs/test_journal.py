@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
+from dataclasses import asdict
 
 import pytest
 
 from cellseg1_rt.errors import ConfigError
-from cellseg1_rt.jobs.journal import Journal, read_past, records_of
+from cellseg1_rt.jobs.journal import Journal
+from cellseg1_rt.jobs.past import read_past, records_of
 from cellseg1_rt.jobs.records import InputFile, OutputFile, Record
 
 SETTINGS = {"score": 0.8}
@@ -56,6 +59,73 @@ def test_of_shards_the_later_line_counts(tmp_path):
     ]
     assert records_of(pasts)["a"].finished == "2"
     assert records_of(pasts[::-1])["a"].finished == "2"
+
+
+def test_lines_are_read_when_asked_for_and_the_newest_of_each_image(tmp_path):
+    lines = [record(f"image{i % 7}", finished=f"{i:02}") for i in range(17)]
+    lines.insert(5, record("image2", error="bad"))
+    past = read_past(written(tmp_path / "journal.jsonl", *lines))
+    expected = {each.name: each for each in lines if each.error is None}
+    assert dict(past.records) == expected
+    assert sorted(past.records.values(), key=lambda each: each.name) == [
+        expected[name] for name in sorted(expected)
+    ]
+    assert len(past.records) == 7
+    assert "image7" not in past.records
+    # Lines that are added later change nothing of what was read.
+    written(tmp_path / "journal.jsonl", record("image1", finished="99"))
+    assert past.records["image1"] == expected["image1"]
+
+
+def test_of_several_journals_each_image_is_told_once(tmp_path):
+    parts = [["a", "b"], ["b", "c"], [], ["a", "d"]]
+    pasts = [
+        read_past(
+            written(
+                tmp_path / f"journal-{i}of4.jsonl",
+                *(record(name, finished=str(i)) for name in names),
+            )
+        )
+        for i, names in enumerate(parts, start=1)
+    ]
+    records = records_of(pasts)
+    assert {name: each.finished for name, each in records.items()} == {
+        "a": "4",
+        "b": "2",
+        "c": "2",
+        "d": "4",
+    }
+    assert len(records) == 4
+    with pytest.raises(KeyError):
+        records["e"]
+
+
+def test_a_journal_that_another_program_rewrote_is_named(tmp_path):
+    path = written(tmp_path / "journal.jsonl", record("a"), record("b"))
+    past = read_past(path)
+    first, a, b, rest = path.read_bytes().split(b"\n")
+    for lines in ([first, b, a, rest], [first[9:], a, b, rest]):
+        path.write_bytes(b"\n".join(lines))
+        with pytest.raises(
+            ConfigError, match="changed while it was in use; expected the line of b"
+        ):
+            past.records["b"]
+
+
+def test_an_image_costs_a_resumed_job_less_than_a_kilobyte(tmp_path):
+    path, count = tmp_path / "journal.jsonl", 3001
+    with path.open("wb") as file:
+        file.write(b'{"journal":1,"settings":{}}\n')
+        for number in range(count):
+            values = asdict(record(f"plate_well{number:07}"))
+            file.write(json.dumps(values).encode() + b"\n")
+    tracemalloc.start()
+    past = read_past(path)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(past.records) == count
+    assert held < 300 * count
+    assert peak < 600 * count
 
 
 def test_every_cut_of_the_last_line_drops_that_line_only(tmp_path):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from cellseg1_rt.jobs.stages import Stage, run_stages
+from cellseg1_rt.jobs.stages import RetiredError, Stage, run_stages
 
 
 def line(*stages: tuple[object, int], room: int = 2, drops: bool = False) -> list[Stage]:
@@ -93,4 +93,52 @@ def test_a_caller_that_stops_asking_leaves_no_thread():
     deadline = time.monotonic() + 10
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+class Retiring:
+    """A call that does some items and retires at the next one, which it gives back negative."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    def __call__(self, item: int) -> int:
+        if self.left == 0:
+            raise RetiredError(-item, ValueError(f"retired at {item}"))
+        self.left -= 1
+        return item
+
+
+@pytest.mark.parametrize("calls", [1, 2, 5])
+def test_others_go_on_where_a_call_has_retired(calls):
+    retiring = [Retiring(3) for _ in range(calls - 1)]
+    stages = [
+        Stage("a", [lambda x: x] * 2, 1),
+        Stage("b", [*retiring, lambda x: time.sleep(0.001) or x], 1),
+        Stage("c", [lambda x: x] * 3, 1),
+    ]
+    found = list(run_stages(range(1, 54), stages, threading.Event()))
+    assert sorted(map(abs, found)) == list(range(1, 54))
+    assert sum(x < 0 for x in found) == calls - 1
+
+
+def extend(found: list[int], items) -> None:
+    """As ``list.extend``, which forgets what came before an exception."""
+    for item in items:
+        found += [item]
+
+
+@pytest.mark.parametrize("calls", [1, 3])
+def test_when_all_have_retired_what_is_behind_them_is_finished_and_the_reason_raised(calls):
+    before = threading.active_count()
+    stages = [
+        Stage("a", [lambda x: x] * 2, 1),
+        Stage("b", [Retiring(4) for _ in range(calls)], 31, drops_on_stop=True),
+        Stage("c", [lambda x: time.sleep(0.01) or x], 1),
+    ]
+    found: list[int] = []
+    with pytest.raises(ValueError, match="retired at"):
+        extend(found, run_stages(range(1, 1000), stages, threading.Event()))
+    assert len(found) == 5 * calls
+    assert sum(x < 0 for x in found) == calls
     assert threading.active_count() == before

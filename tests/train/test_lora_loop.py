@@ -77,7 +77,7 @@ def job(recipe: LoraRecipe = RECIPE, **changes: Any) -> LoraJob:
     assert len(tiles) == 9
     held_out = []
     if recipe.early_stop is not None:
-        held_out = [split_pair(*pair, recipe.early_stop.corner_share, recipe.data).held_out]
+        held_out = [split_pair(*pair, recipe.early_stop.corner_share, recipe.data, 41).held_out]
     values = {
         "recipe": recipe,
         "epochs": recipe.schedule.epochs,

@@ -267,3 +267,27 @@ def test_a_tile_full_of_small_cells_has_no_point():
     labels = (np.arange(49 * 49).reshape(49, 49) // 7 + 1).astype(np.int32)
     points, positives = draw_points(np.random.default_rng(0), labels, SETTINGS)
     assert (points.shape, positives) == ((0, 2), 0)
+
+
+@pytest.mark.parametrize("labels", SCENES)
+def test_what_is_not_known_is_passed_over(labels: NDArray[np.int32]):
+    """It bounds the background as a cell does, counts as none, and gets no point."""
+    unknown = labels.copy()
+    unknown[:31, -29:] = -1
+    as_a_cell = np.where(unknown < 0, labels.max() + 1, unknown)
+    found = background_candidates(unknown, 0.2)
+    np.testing.assert_array_equal(found, background_candidates(as_a_cell, 0.2))
+    settings = SampleSettings(smallest_cell_px=20, edge_band_px=3)
+    usable = usable_cells(unknown, settings)
+    np.testing.assert_array_equal(usable, usable_cells(np.maximum(unknown, 0), settings))
+    points, positives = draw_points(np.random.default_rng(3), unknown, settings)
+    under = unknown[points[:, 1], points[:, 0]]
+    assert (under[:positives] > 0).all()
+    assert (under[positives:] == 0).all()
+
+
+def test_what_is_not_known_crowds_nothing_out():
+    labels = np.full((40, 40), -1, np.int32)
+    labels[:, :20] = 0
+    labels[3:9, 3:9] = 1
+    assert count_of_background(labels, 160, SETTINGS) == 1

@@ -236,3 +236,17 @@ def test_published_size():
     assert sample is not None
     assert sample.image.shape == (512, 512, 3)
     assert 1 <= np.count_nonzero(sample.cell) <= 25
+
+
+def test_no_point_lies_where_nothing_is_known():
+    tile = cells_at(96, (10, 40, 10, 40), (50, 80, 20, 50))
+    tile.labels[:, 48:] = -1
+    settings = SampleSettings(image_size=96, tile_px=96, background_px=50)
+    seen = set()
+    for key in range(60):
+        sample = draw_lora_sample(tile, (key,), settings)
+        if sample is not None:
+            x, y = sample.points_xy.astype(int).T
+            np.testing.assert_array_equal(sample.labels[y, x], sample.cell)
+            seen |= set(sample.cell.tolist())
+    assert seen == {0, 1, 2}

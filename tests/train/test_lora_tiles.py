@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from reference import training_data as plain
+from segment_anything.utils.amg import generate_crop_boxes
 
 from cellseg1_rt.errors import InputError
 from cellseg1_rt.train.lora_samples import SampleSettings, Tile, tiles_of_pairs
-from cellseg1_rt.train.lora_tiles import tile_starts
+from cellseg1_rt.train.lora_tiles import number_cells, tile_starts
 
 
 def pair(height: int, width: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
@@ -67,22 +68,33 @@ def test_tiles_are_windows_row_by_row():
         np.testing.assert_array_equal(tile.labels, np.vectorize(numbers.get)(window))
 
 
-@pytest.mark.parametrize(
-    "size, share, side, count",
-    [
-        pytest.param((97, 61), 0.0, 29, 7 * 5, id="as-published"),
-        pytest.param((97, 61), 0.25, 29, 7 * 5, id="the-least-side-counts"),
-        pytest.param((97, 61), 0.5, 49, 4 * 3, id="half-of-the-longer-side"),
-        pytest.param((61, 97), 0.5, 49, 3 * 4, id="whichever-it-is"),
-        pytest.param((97, 41), 0.5, 49, 5 * 1, id="longer-than-the-short-side"),
-    ],
-)
-def test_tiles_grow_with_the_image(size, share: float, side: int, count: int):
-    settings = SampleSettings(tile_px=29, tile_share=share, smallest_set=0)
-    tiles = tiles_of_pairs([pair(*size)], settings)
-    assert settings.tile_side(*size) == side
-    assert {tile.image.shape for tile in tiles} == {(side, side, 3)}
-    assert len(tiles) == count
+@pytest.mark.parametrize("size", [(97, 61), (61, 97), (83, 83)])
+@pytest.mark.parametrize("crops", [0, 1, 2])
+def test_windows_are_what_inference_looks_at(size: tuple[int, int], crops: int):
+    """Cut as inference cuts, and made square to the right and below, where nothing is known."""
+    image, labels = pair(*size)
+    settings = SampleSettings(windows="crops", tile_px=29, smallest_set=0)
+    tiles = tiles_of_pairs([(image, labels)], settings, crops)
+    boxes, _ = generate_crop_boxes(size, crops, 512 / 1500)
+    assert len(tiles) == len(boxes)
+    for tile, (x0, y0, x1, y1) in zip(tiles, boxes, strict=True):
+        height, width = y1 - y0, x1 - x0
+        side = max(height, width)
+        assert tile.image.shape == (side, side, 3)
+        np.testing.assert_array_equal(tile.image[:height, :width], image[y0:y1, x0:x1])
+        beyond = np.ones((side, side), bool)
+        beyond[:height, :width] = False
+        assert (tile.image[beyond] == (124, 116, 104)).all()
+        np.testing.assert_array_equal(tile.labels == -1, beyond)
+        np.testing.assert_array_equal(tile.labels[:height, :width] > 0, labels[y0:y1, x0:x1] > 0)
+
+
+def test_what_is_not_known_stays_so():
+    labels = np.int32([[-1, -1, 0, 9], [7, 7, 0, 9]])
+    expected = [[-1, -1, 0, 2], [1, 1, 0, 2]]
+    np.testing.assert_array_equal(number_cells(labels), expected)
+    np.testing.assert_array_equal(number_cells(labels[:, :2]), [[-1, -1], [1, 1]])
+    np.testing.assert_array_equal(number_cells(labels[:, 3:]), [[1], [1]])
 
 
 def test_a_window_full_of_cells_has_no_background():
@@ -149,7 +161,7 @@ LABELS = np.zeros((7, 5), np.int32)
         ),
         ([(RGB, LABELS.astype(np.int64))], "got int64 [7, 5]; expected int32 [7, 5]"),
         ([(RGB[:0], LABELS[:0])], "training pair 1: an image without pixels; got [0, 5, 3]"),
-        ([(RGB, LABELS - 2)], "training pair 1: a label below 0; got -2"),
+        ([(RGB, LABELS - 2)], "training pair 1: a label below -1; got -2"),
     ],
 )
 def test_what_is_refused_is_named(pairs: Any, message: str):
