@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cellseg1_rt.geometry import crops_of_image
 from cellseg1_rt.settings import InferenceSettings
 
-__all__ = ["grid_spacing_px", "median_diameter_px", "with_crops_for_cells"]
+__all__ = ["finest_crop_px", "grid_spacing_px", "median_diameter_px", "with_crops_for_cells"]
 
 MOST_CROPS = 2
 """21 embeddings an image; a layer more would be 85."""
@@ -32,14 +32,18 @@ def median_diameter_px(labels: NDArray[np.int32]) -> float:
     return float(np.median(2 * np.sqrt(areas / math.pi)))
 
 
+def finest_crop_px(height: int, width: int, crops: int) -> int:
+    """Longer side, in px of the image, of the largest crop of the finest of ``crops`` layers."""
+    finest = crops_of_image(height, width, crops)[-(4**crops) :]
+    return max(max(crop.height, crop.width) for crop in finest)
+
+
 def grid_spacing_px(height: int, width: int, settings: InferenceSettings) -> float:
     """How far apart, in px of the image, prompts of the finest layer of crops lie at most.
 
     The grid has as many points along a crop's longer side as along its shorter one.
     """
-    finest = crops_of_image(height, width, settings.crops)[-(4**settings.crops) :]
-    longest = max(max(crop.height, crop.width) for crop in finest)
-    return longest / settings.points_per_side
+    return finest_crop_px(height, width, settings.crops) / settings.points_per_side
 
 
 def with_crops_for_cells(

@@ -18,6 +18,8 @@ from cellseg1_rt.errors import ConfigError
 from cellseg1_rt.files import require_writable_folder, sha256_of_file
 from cellseg1_rt.model.lora import add_lora, load_lora, write_lora
 from cellseg1_rt.model.weights import load_sam
+from cellseg1_rt.settings import InferenceSettings
+from cellseg1_rt.train.crops_for_cells import finest_crop_px, with_crops_for_cells
 from cellseg1_rt.train.lora_choices import SamSource, TrainOptions, find_device
 from cellseg1_rt.train.lora_held_out import Pair, split_pair
 from cellseg1_rt.train.lora_inputs import (
@@ -121,9 +123,10 @@ def _job(
     tell: Callable[[str], None],
 ) -> LoraJob:
     pairs = [(one.rgb, one.labels) for one in images]
+    looking, _ = with_crops_for_cells(InferenceSettings(), describe_images(images))
     held_out: list[LoraSample] = []
     if recipe.early_stop is not None:
-        pairs, held_out = _hold_out(recipe.early_stop, recipe.data, images, tell)
+        pairs, held_out = _hold_out(recipe.early_stop, recipe.data, images, looking, tell)
     epochs = options.epochs or recipe.schedule.epochs_for(len(images))
     identity = {
         "sam": sha256_of_file(source.weights),
@@ -131,7 +134,7 @@ def _job(
         "backbone": source.backbone.to_dict(),
         "device": device_type,
     }
-    tiles = tiles_of_pairs(pairs, recipe.data)
+    tiles = tiles_of_pairs(pairs, recipe.data, looking.crops)
     step = StepOptions(1, precision=options.precision, checkpointing=options.gradient_checkpointing)
     job = LoraJob(recipe, epochs, tiles, held_out, step, identity)
     tell(
@@ -145,10 +148,16 @@ def _hold_out(
     stop: EarlyStop,
     settings: SampleSettings,
     images: Sequence[TrainingImage],
+    looking: InferenceSettings,
     tell: Callable[[str], None],
 ) -> tuple[list[Pair], list[LoraSample]]:
     """Pairs without their corners, and the corners; all of every image if those hold too little."""
-    splits = [split_pair(one.rgb, one.labels, stop.corner_share, settings) for one in images]
+    splits = []
+    for one in images:
+        height, width = one.labels.shape
+        crop_px = finest_crop_px(height, width, looking.crops)
+        tile_px = crop_px if settings.windows == "crops" else settings.tile_px
+        splits.append(split_pair(one.rgb, one.labels, stop.corner_share, settings, tile_px))
     cells = sum(split.cells for split in splits)
     if cells < stop.least_cells:
         tell(

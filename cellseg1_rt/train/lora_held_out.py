@@ -35,7 +35,7 @@ class SplitPair:
 
     Attributes
     ----------
-    rest : the pair with zeros in the corner, of the image and of the labels. It keeps its size, so
+    rest : the pair with a black corner, of which nothing is known (label -1). It keeps its size, so
         its tiles, and the cells in them, have the size that they would have without a corner held
         out; black is what augmentation puts beyond an edge too.
     held_out : the tile at that corner, [S, S], with points in the corner's cells and background.
@@ -52,6 +52,7 @@ def split_pair(
     labels: NDArray[np.int32],
     corner_share: float,
     settings: SampleSettings,
+    tile_px: int,
 ) -> SplitPair:
     """Hold out the corner whose number of whole cells is nearest to the mean of the four.
 
@@ -60,10 +61,11 @@ def split_pair(
     image : uint8 [H, W, 3].
     labels : int32 [H, W].
     corner_share : sides of the corner over the image's; at most a tile is held out.
-    settings : size of tiles and samples, and the area up to which cells do not count.
+    settings : size of samples, and the area up to which cells do not count.
+    tile_px : side of the window that is judged, px of the image; that of the tiles trained on.
     """
     height, width = labels.shape
-    tile = min(settings.tile_side(height, width), height, width)
+    tile = min(tile_px, height, width)
     rows, columns = (max(1, min(tile, int(corner_share * side))) for side in (height, width))
     corners = [(bottom, right) for bottom in (False, True) for right in (False, True)]
     windows = {
@@ -78,8 +80,7 @@ def split_pair(
     chosen = min(corners, key=lambda corner: abs(len(cells[corner]) - mean))
     bottom, right = chosen
     rest = image.copy(), labels.copy()
-    for array in rest:
-        array[windows[chosen]] = 0
+    rest[0][windows[chosen]], rest[1][windows[chosen]] = 0, -1
     around = _end(height, tile, bottom), _end(width, tile, right)
     inside = np.zeros(labels.shape, np.bool_)
     inside[windows[chosen]] = True

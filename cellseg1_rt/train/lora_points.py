@@ -32,14 +32,14 @@ def draw_points(
 
     Parameters
     ----------
-    labels : int32 [T, T], cells are 1..n without gaps.
+    labels : int32 [T, T], cells are 1..n without gaps, -1 is not known and gets no point.
 
     Returns
     -------
     points : int64 [N, 2], (x, y), pixels of the tile; those in cells come first.
     positives : how many lie in cells.
     """
-    boxes = ndimage.find_objects(labels)
+    boxes = ndimage.find_objects(np.maximum(labels, 0))
     chosen = rng.permutation(len(boxes))[: settings.most_cells] + 1
     # Chosen first, dropped after: a tile with many small cells ends with few points.
     kept = chosen[_usable(labels, boxes, settings)[chosen]]
@@ -53,18 +53,18 @@ def draw_points(
 
 
 def usable_cells(labels: NDArray[np.int32], settings: SampleSettings) -> NDArray[np.bool_]:
-    """Whether each label, 0..largest, is a cell that may have a point.
+    """Whether each label, 0..largest, is a cell that may have a point; -1 is passed over.
 
     It may not where its area is ``smallest_cell_px`` or less, or its box lies wholly in the band
     of ``edge_band_px`` along an edge. Label 0 is not a cell.
     """
-    return _usable(labels, ndimage.find_objects(labels), settings)
+    return _usable(labels, ndimage.find_objects(np.maximum(labels, 0)), settings)
 
 
 def _usable(
     labels: NDArray[np.int32], boxes: list[Box], settings: SampleSettings
 ) -> NDArray[np.bool_]:
-    areas = np.bincount(labels.ravel(), minlength=len(boxes) + 1)
+    areas = np.bincount(np.maximum(labels, 0).ravel(), minlength=len(boxes) + 1)
     usable = areas > settings.smallest_cell_px
     usable[0] = False
     band = settings.edge_band_px
@@ -119,7 +119,7 @@ def innermost(inside: NDArray[np.bool_], share: float) -> NDArray[np.int64]:
 def background_candidates(labels: NDArray[np.int32], share: float) -> NDArray[np.int64]:
     """The background's pixels that are farthest from cells and from the tile's border.
 
-    The border counts as cell: a pixel at the edge has distance 1.
+    The border counts as cell, as does what is not known: a pixel at the edge has distance 1.
 
     Returns
     -------
@@ -141,8 +141,8 @@ def count_of_background(
         not: with the 30 chosen ones alone, the published limit of 30 would never be met.
     candidates : the pixels that may get one.
     """
-    background = int(np.count_nonzero(labels == 0))
-    if background == 0 or (labels.size - background) / background > settings.densest:
+    background, in_cells = (int(np.count_nonzero(part)) for part in (labels == 0, labels > 0))
+    if background == 0 or in_cells / background > settings.densest:
         return 0
     wanted = max(1, math.ceil(settings.background_per_cell * int(labels.max())))
     return min(wanted, settings.most_background, candidates // settings.background_px + 1)

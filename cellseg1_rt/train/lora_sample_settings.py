@@ -20,10 +20,10 @@ class SampleSettings:
     Attributes
     ----------
     image_size : side S of a sample, px: that of the model's input.
-    tile_px : side of a tile, px, at least.
-    tile_share : a tile's side is also at least this share of its image's longer side. Samples are
-        tiles enlarged to ``image_size``, and a large image is reduced to it when it is segmented:
-        without this share, cells of a large image are learned much larger than they are met.
+    windows : what samples are drawn from: ``tiles`` of ``tile_px``, as published, or ``crops``,
+        the windows that inference will look at. Tiles are enlarged to ``image_size``, and a large
+        image is reduced to it when it is segmented: cells are then learned much larger than met.
+    tile_px : side of a tile, px.
     smallest_set : a list of fewer tiles than this is repeated.
     most_cells : cells of a tile that may get a point.
     smallest_cell_px : cells of this area or less get no point.
@@ -44,8 +44,8 @@ class SampleSettings:
     """
 
     image_size: int = 512
+    windows: str = "tiles"
     tile_px: int = 256
-    tile_share: float = 0.0
     smallest_set: int = 32
     most_cells: int = 30
     smallest_cell_px: int = 100
@@ -79,15 +79,10 @@ class SampleSettings:
                     "out of range", where=f"sampling, {field.name}", got=value, expected=expected
                 )
 
-    def tile_side(self, height: int, width: int) -> int:
-        """Side of the tiles of an image of ``height`` × ``width`` px; it may be larger than that.
-
-        By default ``tile_px``, for images of every size.
-        """
-        return max(self.tile_px, math.ceil(self.tile_share * max(height, width)))
-
 
 def _require_type(name: str, kind: str, value: Any) -> None:
+    if kind == "str":
+        return  # its choices are its range
     values = value if kind.startswith("tuple") else (value,)
     wanted, words = ((int,), "a whole number") if kind == "int" else ((int, float), "a number")
     if kind.startswith("tuple"):
@@ -112,8 +107,8 @@ _RANGES: dict[str, Check] = {
         lambda value: value >= PATCH_SIZE and value % PATCH_SIZE == 0,
         f"a multiple of {PATCH_SIZE} from {PATCH_SIZE} on",
     ),
+    "windows": (lambda value: value in ("tiles", "crops"), "tiles or crops"),
     "tile_px": _FROM_1,
-    "tile_share": _SHARE,
     "smallest_set": _FROM_0,
     "most_cells": _FROM_1,
     "smallest_cell_px": _FROM_0,

@@ -26,7 +26,7 @@ class LoraSample:
     Attributes
     ----------
     image : uint8 [S, S, 3], RGB.
-    labels : int32 [S, S], 0 in background and beyond the tile.
+    labels : int32 [S, S], 0 in background and beyond the tile, -1 where nothing is known.
     points_xy : float32 [N, 2], (x, y), whole numbers: the pixels of the sample that the points
         lie on. N is 1 at least; those in cells come first.
     cell : int32 [N], the label under each point; 0 is a background point.
@@ -61,7 +61,7 @@ def draw_lora_sample(
     points = augmented.points
     x, y = np.where(augmented.inside[:, None], points, 0).T
     cell = augmented.labels[y, x]
-    in_usable = usable_cells(augmented.labels, settings)[cell]
+    in_usable = usable_cells(augmented.labels, settings)[np.maximum(cell, 0)]
     fits = np.where(np.arange(len(points)) < positives, in_usable, cell == 0)
     kept = np.flatnonzero(augmented.inside & fits)
     if len(kept) == 0:

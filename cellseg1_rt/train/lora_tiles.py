@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg1_rt.contract import PIXEL_MEAN
 from cellseg1_rt.errors import InputError
+from cellseg1_rt.geometry import crops_of_image
 from cellseg1_rt.train.lora_sample_settings import SampleSettings
 
 __all__ = ["Tile", "number_cells", "require_pair", "tile_starts", "tiles_of_pairs"]
@@ -26,7 +28,8 @@ class Tile:
     Attributes
     ----------
     image : uint8 [T, T, 3], RGB.
-    labels : int32 [T, T], 0 is background, the cells are numbered 1..n without gaps.
+    labels : int32 [T, T], 0 is background, the cells are numbered 1..n without gaps; -1 is where
+        nothing is known: beyond the image, or held out.
     """
 
     image: NDArray[np.uint8]
@@ -34,7 +37,9 @@ class Tile:
 
 
 def tiles_of_pairs(
-    pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.int32]]], settings: SampleSettings
+    pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.int32]]],
+    settings: SampleSettings,
+    crops: int = 0,
 ) -> list[Tile]:
     """The tiles of all pairs, one pair after the other, row by row.
 
@@ -42,7 +47,8 @@ def tiles_of_pairs(
 
     Parameters
     ----------
-    pairs : image uint8 [H, W, 3] RGB and labels int32 [H, W], 0 is background.
+    pairs : image uint8 [H, W, 3] RGB and labels int32 [H, W], 0 is background, -1 is not known.
+    crops : layers of crops that inference will look at, where ``windows`` is ``crops``.
 
     Raises
     ------
@@ -53,8 +59,10 @@ def tiles_of_pairs(
     tiles: list[Tile] = []
     for number, (image, labels) in enumerate(pairs, start=1):
         require_pair(image, labels, where=f"training pair {number}")
-        side = settings.tile_side(*labels.shape)
-        tiles += _tiles_of_pair(*_at_least_a_tile(image, labels, side), side)
+        if settings.windows == "crops":
+            tiles += _crops_of_pair(image, labels, crops)
+        else:
+            tiles += _tiles_of_pair(*_at_least_a_tile(image, labels, settings.tile_px), settings)
     if len(tiles) < settings.smallest_set:
         tiles *= settings.smallest_set // len(tiles) + 1
     return tiles
@@ -69,13 +77,31 @@ def tile_starts(length: int, tile_px: int) -> list[int]:
     return [int(start) for start in np.linspace(0, length - tile_px, count)]
 
 
-def _tiles_of_pair(image: NDArray[np.uint8], labels: NDArray[np.int32], side: int) -> list[Tile]:
+def _tiles_of_pair(
+    image: NDArray[np.uint8], labels: NDArray[np.int32], settings: SampleSettings
+) -> list[Tile]:
+    side = settings.tile_px
     height, width = labels.shape
     tiles = []
     for top in tile_starts(height, side):
         for left in tile_starts(width, side):
             window = (slice(top, top + side), slice(left, left + side))
             tiles.append(Tile(image[window], number_cells(labels[window])))
+    return tiles
+
+
+def _crops_of_pair(image: NDArray[np.uint8], labels: NDArray[np.int32], crops: int) -> list[Tile]:
+    """The windows of inference, made square as it does: to the right and below, in mean colour."""
+    tiles = []
+    height, width = labels.shape
+    for crop in crops_of_image(height, width, crops):
+        window = (slice(crop.y0, crop.y1), slice(crop.x0, crop.x1))
+        side = max(crop.height, crop.width)
+        square = np.tile(np.rint(PIXEL_MEAN).astype(np.uint8), (side, side, 1))
+        numbers = np.full((side, side), -1, np.int32)
+        square[: crop.height, : crop.width] = image[window]
+        numbers[: crop.height, : crop.width] = labels[window]
+        tiles.append(Tile(square, number_cells(numbers)))
     return tiles
 
 
@@ -96,14 +122,15 @@ def _at_least_a_tile(
 
 
 def number_cells(labels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The same cells as 1..n, in the order of their labels."""
+    """The same cells as 1..n, in the order of their labels; 0 and -1 stay what they are."""
     present, places = np.unique(labels, return_inverse=True)
-    first = 0 if present[0] == 0 else 1
-    return (places + first).reshape(labels.shape).astype(np.int32)
+    first = 1 - np.count_nonzero(present <= 0)
+    numbers = (places + first).reshape(labels.shape).astype(np.int32)
+    return np.where(labels > 0, numbers, labels)
 
 
 def require_pair(image: NDArray[Any], labels: NDArray[Any], *, where: str) -> None:
-    """Refuse what is not an image uint8 [H, W, 3] with labels int32 [H, W] from 0 on.
+    """Refuse what is not an image uint8 [H, W, 3] with labels int32 [H, W] from -1 on.
 
     Raises
     ------
@@ -125,5 +152,5 @@ def require_pair(image: NDArray[Any], labels: NDArray[Any], *, where: str) -> No
         )
     if labels.size == 0:
         raise InputError("an image without pixels", where=where, got=list(image.shape))
-    if labels.min() < 0:
-        raise InputError("a label below 0", where=where, got=int(labels.min()))
+    if labels.min() < -1:
+        raise InputError("a label below -1", where=where, got=int(labels.min()))
