@@ -11,8 +11,9 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
 from cellseg1_rt.export.plain_graphs import PlainEncoder
-from cellseg1_rt.model.decoding import decode_points, upscale_masks
+from cellseg1_rt.model.decoding import decode_points
 from cellseg1_rt.model.encoding import encode_window
+from cellseg1_rt.model.upscaling import upscale_masks
 
 __all__ = ["Encoder", "MaskHead", "PromptDecoder", "graph_modules"]
 

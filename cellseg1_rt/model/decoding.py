@@ -3,8 +3,7 @@
 What layer 1 computes from the image alone is computed once an image instead of once a prompt. Only
 56 rows (7 tokens × 8 heads) ever meet the image positions, so the projections of the image side are
 absorbed into those rows instead of being applied to every position of every prompt. Only mask
-token 0 and score 0 are decoded (CellSeg1 reads no other), and masks are upscaled only for the
-prompts that are asked for.
+token 0 and score 0 are decoded (CellSeg1 reads no other). Masks are ``upscaling.py``.
 
 A LoRA's dropout, other for every prompt, takes those projections in training. May import torch.
 """
@@ -24,7 +23,7 @@ from cellseg1_rt.model.encoding import sub_grid
 from cellseg1_rt.model.lora_linear import LoraLinear, dropped, drops
 from cellseg1_rt.model.precision import normed, point_positions, score_of
 
-__all__ = ["Decoded", "decode_points", "upscale_masks"]
+__all__ = ["Decoded", "decode_points"]
 
 
 @dataclass(frozen=True)
@@ -104,39 +103,6 @@ def decode_points(
         hyper=decoder.output_hypernetworks_mlps[0](read[:, 1].to(dtype)),
         keys=keys,
     )
-
-
-def upscale_masks(sam: Sam, keys: Tensor, hyper: Tensor, size: tuple[int, int]) -> Tensor:
-    """Mask logits [M, 4h, 4w] of M prompts, from their ``keys`` [M, h·w, 256] and ``hyper``.
-
-    A 2×2 transposed convolution of stride 2 is a product at each position; channels stay last
-    through both, and pixels are put in their places once, at the end. Nothing stands between a
-    product and its GELU, so that runtimes make one pass of both.
-    """
-    first, norm, _, second, _ = sam.mask_decoder.output_upscaling
-    grown = _pixels_of(_product_of(first, keys))
-    grown = functional.layer_norm(
-        grown.to(norm.weight.dtype), norm.weight.shape, norm.weight, norm.bias, norm.eps
-    )
-    grown = functional.gelu(grown.to(second.weight.dtype))
-    grown = _pixels_of(functional.gelu(_product_of(second, grown)))
-    logits = grown @ hyper.to(grown.dtype)[:, :, None]
-    height, width = size
-    placed: Tensor = logits.reshape(-1, height, width, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
-    return placed.reshape(-1, 4 * height, 4 * width)
-
-
-def _product_of(convolution: torch.nn.ConvTranspose2d, values: Tensor) -> Tensor:
-    """[M, T, c] to [M, T, 4·k]: a 2×2 transposed convolution of stride 2 on channels last."""
-    weight = convolution.weight.permute(2, 3, 1, 0).flatten(0, 2)
-    grown: Tensor = functional.linear(values, weight, convolution.get_parameter("bias").repeat(4))
-    return grown
-
-
-def _pixels_of(grown: Tensor) -> Tensor:
-    """[M, T, 4·k] to [M, 4·T, k]: the 2×2 pixels of a position one after the other."""
-    apart: Tensor = grown.unflatten(2, (4, -1))
-    return apart.flatten(1, 2)
 
 
 def _tokens(sam: Sam, points_xy: Tensor, dtype: torch.dtype) -> Tensor:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 from torch import Tensor
 
-from cellseg1_rt.model.decoding import decode_points, upscale_masks
+from cellseg1_rt.model.decoding import decode_points
 from cellseg1_rt.model.encoding import encode_window, normalised_pixels
+from cellseg1_rt.model.upscaling import upscale_masks
 
 __all__ = ["TorchBackend"]
 

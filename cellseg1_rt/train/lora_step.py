@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cellseg1_rt.model.decoding import decode_points, upscale_masks
+from cellseg1_rt.model.decoding import decode_points
 from cellseg1_rt.model.encoding import Way, encode_window
+from cellseg1_rt.model.upscaling import upscale_masks
 from cellseg1_rt.train.lora_loss import PIXELS_PER_LOGIT, TileTensors, loss_sums
 
 if TYPE_CHECKING:

@@ -58,7 +58,7 @@ def tiles_of_pairs(
         raise InputError("no annotated image to train on", expected="one pair at least")
     tiles: list[Tile] = []
     for number, (image, labels) in enumerate(pairs, start=1):
-        require_pair(image, labels, where=f"training pair {number}")
+        require_pair(image, labels, where=f"training pair {number}", lowest=-1)
         if settings.windows == "crops":
             tiles += _crops_of_pair(image, labels, crops)
         else:
@@ -126,11 +126,11 @@ def number_cells(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     present, places = np.unique(labels, return_inverse=True)
     first = 1 - np.count_nonzero(present <= 0)
     numbers = (places + first).reshape(labels.shape).astype(np.int32)
-    return np.where(labels > 0, numbers, labels)
+    return np.where(labels > 0, numbers, labels).astype(np.int32)
 
 
-def require_pair(image: NDArray[Any], labels: NDArray[Any], *, where: str) -> None:
-    """Refuse what is not an image uint8 [H, W, 3] with labels int32 [H, W] from -1 on.
+def require_pair(image: NDArray[Any], labels: NDArray[Any], *, where: str, lowest: int = 0) -> None:
+    """Refuse what is not an image uint8 [H, W, 3] with labels int32 [H, W] from ``lowest`` on.
 
     Raises
     ------
@@ -152,5 +152,5 @@ def require_pair(image: NDArray[Any], labels: NDArray[Any], *, where: str) -> No
         )
     if labels.size == 0:
         raise InputError("an image without pixels", where=where, got=list(image.shape))
-    if labels.min() < -1:
-        raise InputError("a label below -1", where=where, got=int(labels.min()))
+    if labels.min() < lowest:
+        raise InputError(f"a label below {lowest}", where=where, got=int(labels.min()))

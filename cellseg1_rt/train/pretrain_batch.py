@@ -10,7 +10,8 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from cellseg1_rt.contract import PIXEL_MEAN, PIXEL_STD
-from cellseg1_rt.model.decoding import Decoded, upscale_masks
+from cellseg1_rt.model.decoding import Decoded
+from cellseg1_rt.model.upscaling import upscale_masks
 from cellseg1_rt.train.pretrain_data import Sample
 from cellseg1_rt.train.pretrain_loss import dense_targets, mask_targets
 from cellseg1_rt.train.pretrain_points import count_of_positives

@@ -11,10 +11,11 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from cellseg1_rt.backbone import Backbone
-from cellseg1_rt.model.decoding import decode_points, upscale_masks
+from cellseg1_rt.model.decoding import decode_points
 from cellseg1_rt.model.encoding import encode_window
 from cellseg1_rt.model.precision import point_positions, score_of
 from cellseg1_rt.model.sam import build_sam
+from cellseg1_rt.model.upscaling import upscale_masks
 
 WIDE = Backbone("wide", 48, 3, 3, (1,), 5)
 NARROW = Backbone("narrow", 26, 2, 2, (0,), 3)

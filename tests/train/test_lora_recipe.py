@@ -122,6 +122,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("optimizer.weight_decay", -1.0, "LoraOptimizer.weight_decay: out of range"),
         ("optimizer.rising_share", 1.0, "LoraOptimizer.rising_share: out of range"),
         ("optimizer.batch_tiles", 0, "LoraOptimizer.batch_tiles: out of range"),
+        ("optimizer.heads_share", 1.5, "LoraOptimizer.heads_share: out of range; got 1.5"),
         ("optimizer.batches_per_step", True, "batches_per_step: not of type int; got True"),
         ("schedule.epochs", 0, "Schedule.epochs: out of range"),
         ("schedule.few_images", -1, "Schedule.few_images: out of range"),

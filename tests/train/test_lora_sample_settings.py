@@ -14,6 +14,7 @@ from cellseg1_rt.train.lora_samples import SampleSettings
 def test_the_defaults_are_the_published_numbers():
     assert asdict(SampleSettings()) == {
         "image_size": 512,
+        "windows": "tiles",
         "tile_px": 256,
         "smallest_set": 32,
         "most_cells": 30,
@@ -49,6 +50,8 @@ def test_lists_of_a_toml_file_become_tuples():
         ("image_size", 500, "out of range; got 500; expected a multiple of 16"),
         ("image_size", 0, "out of range; got 0"),
         ("image_size", 512.0, "of the wrong kind; got 512.0; expected a whole number"),
+        ("windows", "boxes", "out of range; got boxes; expected tiles or crops"),
+        ("windows", 3, "out of range; got 3; expected tiles or crops"),
         ("tile_px", 0, "expected a whole number from 1 on"),
         ("smallest_set", -1, "expected a number from 0 on"),
         ("most_cells", True, "of the wrong kind; got True; expected a whole number"),
