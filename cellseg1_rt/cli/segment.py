@@ -34,8 +34,8 @@ def segment(
     runtime: Annotated[
         str,
         typer.Option(
-            help="auto, onnxruntime, openvino, tensorrt-rtx or tensorrt. auto says what it takes "
-            "and why."
+            help="auto, onnxruntime, openvino; on cards tensorrt-rtx, tensorrt, cuda, "
+            "onnxruntime-tensorrt, onnxruntime-tensorrt-rtx. auto says what it takes and why."
         ),
     ] = "auto",
     precision: Annotated[
