@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tensorrt_rtx as trt
+import torch
+from drawing import draw_weights
 
 from cellseg1_rt.contract import GRAPHS, WEIGHTS_NAME, read_manifest
 from cellseg1_rt.engine.build import BuildOptions, BuiltEngines, build_engines, keys_of
@@ -14,6 +19,8 @@ from cellseg1_rt.engine.builder import build_plan
 from cellseg1_rt.engine.memory import buffer_bytes
 from cellseg1_rt.engine.recipe import EngineRecipe
 from cellseg1_rt.export.bundle import ExportRecipe, export_bundle
+from cellseg1_rt.model.sam import build_sam
+from cellseg1_rt.model.weights import write_safetensors
 from cellseg1_rt.recipes import read_recipe
 
 # fp16 as a plan for each card, bf16 as one plan for all: either way is built.
@@ -79,17 +86,36 @@ def test_the_whole_grid_in_one_call(tiny_folder, tmp_path, recipe, precision: st
     assert figures.activation_bytes + outputs <= 2.0e9
 
 
+BUILD = """
+import json, resource, sys
+from pathlib import Path
+from cellseg1_rt.engine.build import BuildOptions, build_engines
+from cellseg1_rt.engine.recipe import EngineRecipe
+from cellseg1_rt.recipes import read_recipe
+
+bundle, changes = Path(sys.argv[1]), json.loads(sys.argv[2])
+recipe = EngineRecipe.from_dict(read_recipe("engine", "rtx40")).updated(**changes)
+(group,) = build_engines(bundle, recipe, BuildOptions(jobs=1))
+whose = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
+print(json.dumps({
+    "on_card": group.footprint.total_bytes,
+    "budget": recipe.card.budget_bytes,
+    "seconds": sum(engine.figures.build_seconds for engine in group.engines.values()),
+    "memory": max(resource.getrusage(each).ru_maxrss for each in whose) * 1024,
+}))
+"""
+
+
+def built_alone(bundle: Path, **changes: float) -> dict[str, float]:
+    """Figures of a build in a process of its own: a child's peak begins with its parent's."""
+    command = [sys.executable, "-c", BUILD, str(bundle), json.dumps(changes)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 @pytest.mark.slow
-def test_vit_h_within_eight_gigabytes(tmp_path, recipe):
+def test_vit_h_within_eight_gigabytes(tmp_path):
     """The published backbone in fp16 at the recipe's own sizes: half an 8 GB card, in a minute."""
-    import resource
-
-    import torch
-    from drawing import draw_weights
-
-    from cellseg1_rt.model.sam import build_sam
-    from cellseg1_rt.model.weights import write_safetensors
-
     values = {**read_recipe("export", "vit_h"), "precision": "fp16"}
     export = ExportRecipe.from_dict(values)
     sam = draw_weights(build_sam(export.backbone, export.image_size), 7)
@@ -98,11 +124,9 @@ def test_vit_h_within_eight_gigabytes(tmp_path, recipe):
     del sam
     bundle = tmp_path / "bundle"
     export_bundle(weights, bundle, export)
-    shipped = EngineRecipe.from_dict(read_recipe("engine", "rtx40"))
-    (group,) = build_engines(bundle, shipped, BuildOptions(jobs=1))
-    assert group.footprint.total_bytes <= 4e9
-    assert group.engines["encoder"].figures.build_seconds <= 60
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 <= 8e9
-    larger = shipped.updated(prompt_batch=1024, card_gbytes=12.0)
-    (group,) = build_engines(bundle, larger, BuildOptions(jobs=1))
-    assert group.footprint.total_bytes <= larger.card.budget_bytes
+    built = built_alone(bundle)
+    assert built["on_card"] <= 4e9
+    assert built["seconds"] <= 60
+    assert built["memory"] <= 8e9
+    larger = built_alone(bundle, prompt_batch=1024, card_gbytes=12.0)
+    assert larger["on_card"] <= larger["budget"]
