@@ -20,16 +20,14 @@ import cellseg1_rt
 from cellseg1_rt.benchmarking.agreement import agreement_of
 from cellseg1_rt.benchmarking.machine import describe_bundle, describe_machine, versions_of
 from cellseg1_rt.bundles import SAMPLES
-from cellseg1_rt.contract import WEIGHTS_NAME
+from cellseg1_rt.model.pairs import load_bundle_sam
 from cellseg1_rt.model.precision import DTYPES, in_precision
 from cellseg1_rt.model.torch_backend import TorchBackend
-from cellseg1_rt.model.weights import load_sam
 
 
 def typed(model: cellseg1_rt.Model, precision: str) -> TorchBackend:
     """A bundle's own weights in a precision."""
-    manifest = model.manifest
-    sam = load_sam(model.bundle / WEIGHTS_NAME, manifest.backbone, manifest.image_size)
+    sam = load_bundle_sam(model.bundle, model.manifest)
     return TorchBackend(in_precision(sam, precision).eval())
 
 

@@ -105,7 +105,7 @@ def bundles(recipe: ExportRecipe, folder: Path) -> tuple[Path, Path]:
     weight_file = WeightFile(plain / WEIGHTS_NAME)
     for name, module in plain_modules(sam).items():
         write_graph(
-            name,
+            GRAPHS[name],
             module,
             plain / GRAPHS[name].file_name,
             image_size=recipe.image_size,

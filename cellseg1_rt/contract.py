@@ -1,27 +1,33 @@
 """The contract of graphs and bundle: what each stage may rely on, and what is refused.
 
-A bundle is a folder with three graphs, the weights they refer to, and a manifest. This module reads
-and checks it without any runtime library. Imports the standard library only.
+A bundle is a folder with three graphs, the weights they refer to, and a manifest. In a swappable
+one the encoder has the weights of the SAM that a LoRA was trained on and takes the LoRA's pairs as
+inputs, so that bundles of several LoRAs have the same encoder. This module reads and checks bundles
+without any runtime library. Imports the standard library only.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cellseg1_rt.backbone import PATCH_SIZE, Backbone
 from cellseg1_rt.errors import BundleError, ConfigError
 from cellseg1_rt.files import sha256_of_file
+from cellseg1_rt.graph_specs import GRAPHS, GraphSpec, TensorSpec, swappable_graphs
 from cellseg1_rt.settings import InferenceSettings
 
 __all__ = [
     "CHECK_NAME",
+    "DECODER_NAME",
     "FORMAT_VERSION",
     "GRAPHS",
     "MANIFEST_NAME",
     "METADATA_PREFIX",
+    "PAIRS_NAME",
+    "SWAPPABLE_VERSION",
     "WEIGHTS_NAME",
     "FileEntry",
     "GraphSpec",
@@ -33,8 +39,14 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
+SWAPPABLE_VERSION = 2
+"""Of bundles whose encoder takes a LoRA's pairs: what knows version 1 only says so and stops."""
 MANIFEST_NAME = "manifest.json"
 WEIGHTS_NAME = "weights.safetensors"
+DECODER_NAME = "decoder.safetensors"
+"""In a swappable bundle, the weights of prompt decoder and mask head, the LoRA merged."""
+PAIRS_NAME = "lora.npz"
+"""In a swappable bundle, the pairs that its encoder takes (``cellseg1_rt.lora_pairs``)."""
 CHECK_NAME = "check.npz"
 """Inputs and float32 outputs (``cellseg1_rt.check``); bundles of earlier versions have none."""
 METADATA_PREFIX = "cellseg1_rt."
@@ -42,68 +54,6 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """An input or output. Letters in ``shape`` are dynamic (B, N, M) or follow the image size.
-
-    S is the image size, g = S/16 the grid, T = g·g its positions, L = 4g the logits' side.
-    """
-
-    name: str
-    dtype: Literal["uint8", "int32", "int64", "float32", "precision"]
-    shape: tuple[int | str, ...]
-
-
-@dataclass(frozen=True)
-class GraphSpec:
-    """A graph of the bundle, by its inputs and outputs in order."""
-
-    name: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-
-    @property
-    def file_name(self) -> str:
-        """The graph's file inside the bundle."""
-        return f"{self.name}.onnx"
-
-
-GRAPHS: dict[str, GraphSpec] = {
-    spec.name: spec
-    for spec in (
-        GraphSpec(
-            "encoder",
-            (
-                TensorSpec("image", "uint8", ("B", "S", "S", 3)),
-                TensorSpec("size", "int32", ("B", 2)),
-            ),
-            (TensorSpec("embedding", "precision", ("B", 256, "g", "g")),),
-        ),
-        GraphSpec(
-            "prompt_decoder",
-            (
-                TensorSpec("embedding", "precision", (1, 256, "g", "g")),
-                TensorSpec("points", "float32", ("N", 2)),
-            ),
-            (
-                TensorSpec("score", "float32", ("N",)),
-                TensorSpec("hyper", "precision", ("N", 32)),
-                TensorSpec("keys", "precision", ("N", "T", 256)),
-            ),
-        ),
-        GraphSpec(
-            "mask_head",
-            (
-                TensorSpec("keys", "precision", ("N", "T", 256)),
-                TensorSpec("hyper", "precision", ("N", 32)),
-                TensorSpec("index", "int64", ("M",)),
-            ),
-            (TensorSpec("logits", "float32", ("M", "L", "L")),),
-        ),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -128,6 +78,7 @@ class Manifest:
         reference output's standard deviation.
     provenance : hashes of the weights' sources, tool versions, free text. Informative only.
     files : every other file of the bundle.
+    lora_rank : of the pairs that the encoder takes; None where all weights are in the graphs.
     """
 
     backbone: Backbone
@@ -139,7 +90,34 @@ class Manifest:
     files: dict[str, FileEntry]
     pixel_mean: tuple[float, float, float] = PIXEL_MEAN
     pixel_std: tuple[float, float, float] = PIXEL_STD
-    format_version: int = field(default=FORMAT_VERSION)
+    lora_rank: int | None = None
+
+    @property
+    def format_version(self) -> int:
+        """What a reader has to know to use the bundle."""
+        return FORMAT_VERSION if self.lora_rank is None else SWAPPABLE_VERSION
+
+    @property
+    def graphs(self) -> dict[str, GraphSpec]:
+        """The bundle's graphs, by name."""
+        if self.lora_rank is None:
+            return GRAPHS
+        return swappable_graphs(self.backbone.depth, self.backbone.embed_dim, self.lora_rank)
+
+    @property
+    def model_files(self) -> tuple[str, ...]:
+        """All that results depend on: the graphs, their weights, and a LoRA's pairs."""
+        files = (*(spec.file_name for spec in GRAPHS.values()), WEIGHTS_NAME)
+        return files if self.lora_rank is None else (*files, DECODER_NAME, PAIRS_NAME)
+
+    def weights_name_of(self, graph: str) -> str:
+        """The file of weights that a graph refers to."""
+        apart = self.lora_rank is not None and graph != "encoder"
+        return DECODER_NAME if apart else WEIGHTS_NAME
+
+    def weights_of(self, graph: str) -> FileEntry:
+        """Hash and size of the weights that a graph refers to."""
+        return self.files[self.weights_name_of(graph)]
 
     @property
     def grid(self) -> int:
@@ -153,6 +131,7 @@ class Manifest:
             "backbone": self.backbone.to_dict(),
             "image_size": self.image_size,
             "precision": self.precision,
+            **({} if self.lora_rank is None else {"lora_rank": self.lora_rank}),
             "settings": self.settings.to_dict(),
             "normalisation": {"mean": list(self.pixel_mean), "std": list(self.pixel_std)},
             "tolerances": self.tolerances,
@@ -185,12 +164,12 @@ def read_manifest(bundle: Path) -> Manifest:
     version = values.get("format_version") if isinstance(values, dict) else None
     if not isinstance(version, int):
         raise BundleError("no format_version", where=path, expected=FORMAT_VERSION)
-    if version != FORMAT_VERSION:
+    if version not in (FORMAT_VERSION, SWAPPABLE_VERSION):
         raise BundleError(
             "bundle of another format version",
             where=path,
             got=version,
-            expected=FORMAT_VERSION,
+            expected=f"{FORMAT_VERSION} or {SWAPPABLE_VERSION}",
             fix="upgrade cellseg1-rt" if version > FORMAT_VERSION else "export the bundle again",
         )
     return _manifest_from_dict(values, path)
@@ -208,6 +187,7 @@ def _manifest_from_dict(values: dict[str, Any], path: Path) -> Manifest:
             files={name: FileEntry(**entry) for name, entry in values["files"].items()},
             pixel_mean=tuple(values["normalisation"]["mean"]),
             pixel_std=tuple(values["normalisation"]["std"]),
+            lora_rank=values["lora_rank"] if values["format_version"] > FORMAT_VERSION else None,
         )
     except KeyError as error:
         raise BundleError("a field is missing", where=path, got=f"no {error}") from error
@@ -228,7 +208,14 @@ def _manifest_from_dict(values: dict[str, Any], path: Path) -> Manifest:
             got=manifest.precision,
             expected=f"one of {', '.join(PRECISIONS)}",
         )
-    expected = {spec.file_name for spec in GRAPHS.values()} | {WEIGHTS_NAME}
+    rank = manifest.lora_rank
+    if manifest.format_version != values["format_version"] or (
+        rank is not None and not (type(rank) is int and rank > 0)
+    ):
+        raise BundleError(
+            "lora_rank is not one", where=path, got=rank, expected="a whole number from 1 on"
+        )
+    expected = set(manifest.model_files)
     if not expected <= set(manifest.files):
         missing = ", ".join(sorted(expected - set(manifest.files)))
         raise BundleError("files are not listed", where=path, got=f"no entry for {missing}")

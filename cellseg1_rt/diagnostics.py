@@ -76,6 +76,7 @@ def describe_bundle(name: str) -> dict[str, Any]:
         "format version": manifest.format_version,
         "precision": manifest.precision,
         "image size": manifest.image_size,
+        **_describe_pairs(manifest.lora_rank),
         "backbone": manifest.backbone.to_dict(),
         "settings": manifest.settings.to_dict(),
         "provenance": manifest.provenance,
@@ -85,6 +86,11 @@ def describe_bundle(name: str) -> dict[str, Any]:
         },
         "engines": _describe_engines(folder, manifest),
     }
+
+
+def _describe_pairs(rank: int | None) -> dict[str, str]:
+    """What a swappable bundle is, and nothing of any other."""
+    return {} if rank is None else {"lora": f"rank {rank}, pairs are inputs of the encoder"}
 
 
 def _describe_engines(bundle: Path, manifest: Manifest) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cellseg1_rt.bundles import PACKAGED
-from cellseg1_rt.contract import GRAPHS, WEIGHTS_NAME, Manifest
+from cellseg1_rt.contract import GRAPHS, Manifest
 from cellseg1_rt.errors import BundleError
 from cellseg1_rt.files import atomic_path, require_writable_folder, sha256_of_file
 
@@ -28,8 +28,10 @@ __all__ = [
     "check_plan",
     "default_folder",
     "engine_folders",
+    "own_folders",
     "read_record",
     "records_in",
+    "shared_folder",
     "user_cache",
     "write_record",
 ]
@@ -136,7 +138,7 @@ class EngineRecord:
         """Whether the graph and the weights it was built from are the bundle's."""
         return (self.key.graph_sha256, self.key.weights_sha256) == (
             manifest.files[GRAPHS[self.key.graph].file_name].sha256,
-            manifest.files[WEIGHTS_NAME].sha256,
+            manifest.weights_of(self.key.graph).sha256,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -151,15 +153,37 @@ class EngineRecord:
         }
 
 
-def engine_folders(bundle: Path, manifest: Manifest) -> tuple[Path, Path]:
-    """Where a bundle's engines may lie: inside the bundle, and in the user's cache.
+def own_folders(bundle: Path, manifest: Manifest) -> tuple[Path, Path]:
+    """Where engines of this bundle alone may lie: inside the bundle, and in the user's cache.
 
     In the cache the folder is named by the graphs, so that two bundles never share one.
     """
-    files = [manifest.files[spec.file_name].sha256 for spec in GRAPHS.values()]
-    content = "".join([*files, manifest.files[WEIGHTS_NAME].sha256])
-    name = hashlib.sha256(content.encode()).hexdigest()[:16]
-    return Path(bundle) / ENGINES_FOLDER, user_cache() / ENGINES_FOLDER / name
+    files = [manifest.files[name].sha256 for name in manifest.model_files]
+    return Path(bundle) / ENGINES_FOLDER, _cache_folder(files)
+
+
+def engine_folders(bundle: Path, manifest: Manifest, own: Path | None = None) -> tuple[Path, ...]:
+    """Where a bundle's engines may lie: ``own`` or else ``own_folders``, then ``shared_folder``."""
+    first = own_folders(bundle, manifest) if own is None else (own,)
+    shared = shared_folder(manifest)
+    return first if shared is None else (*first, shared)
+
+
+def shared_folder(manifest: Manifest) -> Path | None:
+    """Where the encoder's engine of a swappable bundle goes; None for any other bundle.
+
+    It lies in the user's cache, named by the encoder alone: bundles of other LoRAs of the same SAM
+    find it there.
+    """
+    if manifest.lora_rank is None:
+        return None
+    graph = manifest.files[GRAPHS["encoder"].file_name]
+    return _cache_folder([graph.sha256, manifest.weights_of("encoder").sha256])
+
+
+def _cache_folder(hashes: list[str]) -> Path:
+    name = hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
+    return user_cache() / ENGINES_FOLDER / name
 
 
 def user_cache() -> Path:
@@ -170,7 +194,7 @@ def user_cache() -> Path:
 
 def default_folder(bundle: Path, manifest: Manifest) -> Path:
     """``BUNDLE/engines``, or the user's cache where the bundle is read-only or comes packaged."""
-    inside, cache = engine_folders(bundle, manifest)
+    inside, cache = own_folders(bundle, manifest)
     if Path(bundle).resolve() in {folder.resolve() for folder in PACKAGED.values()}:
         return cache
     return inside if os.access(bundle, os.W_OK) else cache

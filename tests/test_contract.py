@@ -45,7 +45,20 @@ def test_the_packaged_bundle_round_trips(tiny_folder):
 
 
 BAD_MANIFESTS = {
-    "newer": ({"format_version": 2}, "got 2; expected 1. Fix: upgrade cellseg1-rt"),
+    "newer": ({"format_version": 3}, "got 3; expected 1 or 2. Fix: upgrade cellseg1-rt"),
+    "swappable without a rank": ({"format_version": 2}, "no 'lora_rank'"),
+    "swappable of no rank": (
+        {"format_version": 2, "lora_rank": 0},
+        "lora_rank is not one; got 0; expected a whole number from 1 on",
+    ),
+    "swappable of a rank that is none": (
+        {"format_version": 2, "lora_rank": True},
+        "lora_rank is not one; got True; expected a whole number from 1 on",
+    ),
+    "swappable without its files": (
+        {"format_version": 2, "lora_rank": 4},
+        "no entry for decoder.safetensors, lora.npz",
+    ),
     "no version": ({"format_version": None}, "no format_version"),
     "missing field": ({"backbone": None}, "no 'backbone'"),
     "odd image size": ({"image_size": 500}, "got 500; expected a multiple of 16"),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from cellseg1_rt.backends.base import Backend
     from cellseg1_rt.contract import Manifest
+    from cellseg1_rt.engine_files import EngineRecord
 
 __all__ = [
     "RUNTIMES",
@@ -186,9 +187,14 @@ def wants_card(name: str, bundle: Path, manifest: Manifest) -> bool:
     """
     if name in RUNTIMES:
         return RUNTIMES[name].on_card
-    from cellseg1_rt.engine_files import engine_folders, records_in
+    return bool(_own_engines(bundle, manifest))
 
-    return any(records_in(folder) for folder in engine_folders(bundle, manifest))
+
+def _own_engines(bundle: Path, manifest: Manifest) -> list[EngineRecord]:
+    """Engines of this bundle alone: an encoder that it shares with other LoRAs runs nothing."""
+    from cellseg1_rt.engine_files import own_folders, records_in
+
+    return [record for folder in own_folders(bundle, manifest) for record in records_in(folder)]
 
 
 def _automatic(
@@ -216,12 +222,8 @@ def _card_for_engines(
     """The card that can run a bundle's engines, or else what is missing, or neither: no engines."""
     from cellseg1_rt.backends.engines import find_engines
     from cellseg1_rt.backends.tensorrt_library import load_library, present_target
-    from cellseg1_rt.engine_files import engine_folders, records_in
 
-    records = [
-        record for folder in engine_folders(bundle, manifest) for record in records_in(folder)
-    ]
-    if not any(record.key.flavor == flavor for record in records):
+    if not any(record.key.flavor == flavor for record in _own_engines(bundle, manifest)):
         return None, None
     try:
         target = present_target(flavor)

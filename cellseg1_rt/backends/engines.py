@@ -30,7 +30,8 @@ def find_engines(
     bundle, manifest : the bundle.
     flavor, version : the library that is to run them.
     target : the card, as ``sm_89``.
-    folder : where to look; None is inside the bundle, and in the user's cache.
+    folder : where to look; None is inside the bundle, and in the user's cache. The encoder of a
+        swappable bundle is looked for in the folder that such bundles share, too.
 
     Raises
     ------
@@ -38,7 +39,7 @@ def find_engines(
         graph, version or card.
     BundleError : if a record or a plan is damaged.
     """
-    folders = engine_folders(bundle, manifest) if folder is None else (folder,)
+    folders = engine_folders(bundle, manifest, folder)
     found = [
         record for each in folders for record in records_in(each) if record.key.flavor == flavor
     ]

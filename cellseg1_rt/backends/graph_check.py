@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from cellseg1_rt.contract import GRAPHS, Manifest, TensorSpec, check_graph_metadata
+from cellseg1_rt.contract import Manifest, TensorSpec, check_graph_metadata
 from cellseg1_rt.errors import BundleError
 
 __all__ = ["broken_graph", "check_graph"]
@@ -37,8 +37,8 @@ def check_graph(
     BundleError : naming the field or the tensors, what was found and what was expected.
     """
     check_graph_metadata(dict(metadata), name, manifest, path)
-    _check_names(path, "inputs", inputs, GRAPHS[name].inputs)
-    _check_names(path, "outputs", outputs, GRAPHS[name].outputs)
+    _check_names(path, "inputs", inputs, manifest.graphs[name].inputs)
+    _check_names(path, "outputs", outputs, manifest.graphs[name].outputs)
 
 
 def broken_graph(path: Path, error: Exception) -> BundleError:

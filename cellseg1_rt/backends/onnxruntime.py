@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cellseg1_rt.backends.graph_check import broken_graph, check_graph
 from cellseg1_rt.contract import GRAPHS, Manifest
 from cellseg1_rt.extras import require
+from cellseg1_rt.lora_pairs import read_pairs
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -55,6 +56,8 @@ class OnnxRuntimeBackend:
             name: _on_cpu(bundle / spec.file_name, name, manifest, threads)
             for name, spec in GRAPHS.items()
         }
+        pairs = read_pairs(bundle, manifest)
+        self._pairs = {name: _value(array) for name, array in pairs.items()}
 
     @property
     def image_size(self) -> int:
@@ -63,7 +66,7 @@ class OnnxRuntimeBackend:
 
     def encode(self, images: NDArray[np.uint8], sizes: NDArray[np.int32]) -> list[Any]:
         """Embeddings, one an image; see ``Backend.encode``."""
-        (embedding,) = self._run("encoder", image=images, size=sizes)
+        (embedding,) = self._run("encoder", image=images, size=sizes, **self._pairs)
         if len(images) == 1:
             return [embedding]
         array = embedding.numpy()

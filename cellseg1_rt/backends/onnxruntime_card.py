@@ -19,8 +19,9 @@ from cellseg1_rt.backends.first_load import Place, check_at_first_load
 from cellseg1_rt.backends.onnxruntime import load_session
 from cellseg1_rt.backends.providers import PROVIDERS, ROWS, prepared_options, require_provider
 from cellseg1_rt.backends.tensorrt_library import present_card
-from cellseg1_rt.contract import GRAPHS, WEIGHTS_NAME, Manifest
+from cellseg1_rt.contract import GRAPHS, Manifest
 from cellseg1_rt.errors import RuntimeUnavailableError
+from cellseg1_rt.lora_pairs import Pairs, read_pairs
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -68,6 +69,7 @@ class OnnxRuntimeOnCard:
     manifest : the bundle's.
     sessions : by graph.
     device, number : ONNX Runtime's name of where tensors between graphs lie: ``cuda``, 0.
+    pairs : what the encoder takes besides images (``read_pairs``), copied to the card once.
     """
 
     def __init__(
@@ -76,9 +78,11 @@ class OnnxRuntimeOnCard:
         sessions: Mapping[str, ort.InferenceSession],
         device: str,
         number: int,
+        pairs: Pairs,
     ) -> None:
         self._manifest, self._sessions = manifest, sessions
         self._device, self._number = device, number
+        self._pairs = {name: self._on_card(array) for name, array in pairs.items()}
 
     @property
     def image_size(self) -> int:
@@ -87,9 +91,10 @@ class OnnxRuntimeOnCard:
 
     def encode(self, images: NDArray[np.uint8], sizes: NDArray[np.int32]) -> list[Any]:
         """Embeddings, one an image, which go through one by one; see ``Backend.encode``."""
+        rows = [slice(row, row + 1) for row in range(len(images))]
         return [
-            self._run("encoder", image=images[row : row + 1], size=sizes[row : row + 1])[0]
-            for row in range(len(images))
+            self._run("encoder", image=images[row], size=sizes[row], **self._pairs)[0]
+            for row in rows
         ]
 
     def embedding_on_host(self, embedding: Any) -> NDArray[np.float32]:
@@ -108,20 +113,22 @@ class OnnxRuntimeOnCard:
 
     def _run(self, graph: str, **inputs: Any) -> list[Any]:
         """One call: arrays of the host are copied to the card, outputs stay there."""
-        import onnxruntime as ort
-
         session = self._sessions[graph]
         binding = session.io_binding()
         for name, value in inputs.items():
-            if isinstance(value, np.ndarray):
-                array = np.ascontiguousarray(value)
-                value = ort.OrtValue.ortvalue_from_numpy(array, self._device, self._number)
-            binding.bind_ortvalue_input(name, value)
+            held = self._on_card(value) if isinstance(value, np.ndarray) else value
+            binding.bind_ortvalue_input(name, held)
         for tensor in GRAPHS[graph].outputs:
             binding.bind_output(tensor.name, self._device, self._number)
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         return list(binding.get_outputs())
+
+    def _on_card(self, array: NDArray[Any]) -> Any:
+        import onnxruntime as ort
+
+        values = np.ascontiguousarray(array)
+        return ort.OrtValue.ortvalue_from_numpy(values, self._device, self._number)
 
 
 def load_on_card(bundle: Path, manifest: Manifest, runtime: str) -> OnnxRuntimeOnCard:
@@ -158,9 +165,9 @@ def load_on_card(bundle: Path, manifest: Manifest, runtime: str) -> OnnxRuntimeO
                 fix="run with --runtime onnxruntime, or reinstall the provider",
             )
         sessions[name] = session
-    backend = OnnxRuntimeOnCard(manifest, sessions, "cuda", card.number)
-    files = (*(spec.file_name for spec in GRAPHS.values()), WEIGHTS_NAME)
-    hashes = tuple(manifest.files[name].sha256 for name in files)
+    pairs = read_pairs(bundle, manifest)
+    backend = OnnxRuntimeOnCard(manifest, sessions, "cuda", card.number, pairs)
+    hashes = tuple(manifest.files[name].sha256 for name in manifest.model_files)
     place = Place(card.name, card.driver, runtime, ort.__version__, hashes)
     check_at_first_load(backend, bundle, manifest, place, ROWS["max"])
     return backend

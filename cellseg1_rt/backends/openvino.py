@@ -24,6 +24,7 @@ from cellseg1_rt.backends.openvino_islands import split_off_sines
 from cellseg1_rt.contract import GRAPHS, Manifest
 from cellseg1_rt.errors import RuntimeUnavailableError
 from cellseg1_rt.extras import require
+from cellseg1_rt.lora_pairs import read_pairs
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -61,6 +62,8 @@ class OpenVinoBackend:
             name: _load_graph(core, Path(bundle) / spec.file_name, manifest, precision, threads)
             for name, spec in GRAPHS.items()
         }
+        pairs = read_pairs(bundle, manifest)
+        self._pairs = {name: _tensor(array) for name, array in pairs.items()}
 
     @property
     def image_size(self) -> int:
@@ -69,7 +72,7 @@ class OpenVinoBackend:
 
     def encode(self, images: NDArray[np.uint8], sizes: NDArray[np.int32]) -> list[Any]:
         """Embeddings, one an image; see ``Backend.encode``."""
-        outputs = self._graphs["encoder"].run(image=images, size=sizes)
+        outputs = self._graphs["encoder"].run(image=images, size=sizes, **self._pairs)
         return [_Embedding(outputs, index) for index in range(len(images))]
 
     def decode(self, embedding: _Embedding, points: NDArray[np.float32]) -> _Decoded:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellseg1_rt.backends.libraries import library_error, register_provider_library
-from cellseg1_rt.contract import GRAPHS, Manifest
+from cellseg1_rt.contract import Manifest
 from cellseg1_rt.engine_files import user_cache
 from cellseg1_rt.errors import RuntimeUnavailableError
 from cellseg1_rt.extras import is_installed, require
@@ -169,7 +169,7 @@ def shapes_text(manifest: Manifest, graph: str, rows: int) -> str:
     sizes = {"B": 1, "N": rows, "M": rows, "S": size, "g": grid, "T": grid * grid, "L": 4 * grid}
     shapes = {
         tensor.name: [sizes[n] if isinstance(n, str) else n for n in tensor.shape]
-        for tensor in GRAPHS[graph].inputs
+        for tensor in manifest.graphs[graph].inputs
     }
     return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
 

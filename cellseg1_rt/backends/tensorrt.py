@@ -25,6 +25,7 @@ from cellseg1_rt.contract import Manifest
 from cellseg1_rt.engine_files import EngineRecord
 from cellseg1_rt.errors import ConfigError
 from cellseg1_rt.extras import require
+from cellseg1_rt.lora_pairs import Pairs, read_pairs
 
 __all__ = ["Loaded", "Runner", "TensorRtBackend", "load_tensorrt"]
 
@@ -68,10 +69,15 @@ class TensorRtBackend:
     manifest : the bundle's.
     runners : by graph.
     most : for each dynamic axis, the most rows of one call: ``B``, ``N``, ``M``.
+    pairs : what the encoder takes besides images (``read_pairs``), copied to the card once.
     """
 
     def __init__(
-        self, manifest: Manifest, runners: Mapping[str, Runner], most: Mapping[str, int]
+        self,
+        manifest: Manifest,
+        runners: Mapping[str, Runner],
+        most: Mapping[str, int],
+        pairs: Pairs,
     ) -> None:
         from numba import cuda
 
@@ -94,6 +100,7 @@ class TensorRtBackend:
             "survivors": ((prompts, 4 * grid, 4 * grid), np.float32),
         }
         self._buffers = {name: cuda.device_array(*form) for name, form in shapes.items()}
+        self._pairs = {name: cuda.to_device(array) for name, array in pairs.items()}
 
     @property
     def image_size(self) -> int:
@@ -111,7 +118,7 @@ class TensorRtBackend:
                 "size": self._filled("size", sizes[rows]),
             }
             made = self._rows("embedding", len(images[rows]))
-            self._run("encoder", {**inputs, "embedding": made})
+            self._run("encoder", {**inputs, **self._pairs, "embedding": made})
             embedding[rows].copy_to_device(made, stream=self._stream)
         self._stream.synchronize()
         return [embedding[row : row + 1] for row in range(len(images))]
@@ -248,7 +255,7 @@ def load_tensorrt(
         axis: span.max for record in records.values() for axis, span in record.key.profile.items()
     }
     runners = {graph: _runner(trt, record, card) for graph, record in records.items()}
-    backend = TensorRtBackend(manifest, runners, most)
+    backend = TensorRtBackend(manifest, runners, most, read_pairs(bundle, manifest))
     plans = tuple(record.plan_sha256 for record in records.values())
     place = Place(card.name, card.driver, flavor, trt.__version__, plans)
     checked = check_at_first_load(backend, bundle, manifest, place, most["N"], again=check_again)

@@ -81,7 +81,7 @@ class Engine:
                 got=self._log.first_error,
                 fix="build it again with this version, for this card",
             )
-        self._inputs = [tensor.name for tensor in GRAPHS[record.key.graph].inputs]
+        self._outputs = [tensor.name for tensor in GRAPHS[record.key.graph].outputs]
         self._kernels: CompiledKernels | None = None
         self._cache: Any = None
         if record.key.flavor == "tensorrt-rtx":
@@ -109,7 +109,7 @@ class Engine:
     def run(self, tensors: Mapping[str, Any], stream: Any) -> None:
         """Queue one call; see ``Runner.run``."""
         for name, array in tensors.items():
-            if name in self._inputs:
+            if name not in self._outputs:
                 self._context.set_input_shape(name, array.shape)
             address = array.__cuda_array_interface__["data"][0]
             self._context.set_tensor_address(name, address)

@@ -160,7 +160,7 @@ class RuntimeContender:
 def work_of(asked: Asked, manifest: Manifest, precision: str) -> dict[str, Work]:
     """FLOPs and bytes of each stage for what one image asked."""
     side, itemsize = manifest.image_size, ITEMSIZE[precision]
-    encoded = counts.encoder(manifest.backbone, side) * asked.crops
+    encoded = counts.encoder(manifest.backbone, side, manifest.lora_rank) * asked.crops
     decoded = [product for n in asked.calls for product in counts.decoder(side, n)]
     headed = [product for n in asked.survivors for product in counts.head(side, n)]
     graphs = {"encode": encoded, "decode": decoded, "head": headed}

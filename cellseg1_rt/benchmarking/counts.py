@@ -32,13 +32,21 @@ def encoder_plain(backbone: Backbone, image_size: int) -> list[Product]:
     return _encoder(backbone, image_size, rewritten=False)
 
 
-def encoder(backbone: Backbone, image_size: int) -> list[Product]:
+def encoder(backbone: Backbone, image_size: int, lora_rank: int | None = None) -> list[Product]:
     """The same function as ``model/encoding.py`` computes it.
 
     qkv and proj see the T tokens only, not the P padded ones. Rel-pos rides in the attention's
     first product, whose inner width grows from c = d/heads to c + 2w: 2·P·w²·heads·(c + 2w).
+    With a LoRA of rank r as inputs, each block maps its tokens to the rows of A of q and of v, and
+    those to qkv: 2·T·d·2r + 2·T·2r·3d.
     """
-    return _encoder(backbone, image_size, rewritten=True)
+    products = _encoder(backbone, image_size, rewritten=True)
+    if lora_rank is not None:
+        tokens, width = _positions(image_size), backbone.embed_dim
+        down = linear("pairs A", tokens, width, 2 * lora_rank)
+        up = linear("pairs B", tokens, 2 * lora_rank, 3 * width)
+        products += [down, up] * backbone.depth
+    return products
 
 
 def _encoder(backbone: Backbone, image_size: int, *, rewritten: bool) -> list[Product]:

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from cellseg1_rt.contract import WEIGHTS_NAME, Manifest
+from cellseg1_rt.contract import Manifest
 from cellseg1_rt.geometry import Crop, input_size_of_crop
-from cellseg1_rt.model.weights import load_sam
+from cellseg1_rt.model.pairs import load_bundle_sam
 
 __all__ = ["BATCH", "PlainModel", "upsampled"]
 
@@ -30,13 +30,13 @@ class PlainModel:
 
     Parameters
     ----------
-    bundle : the bundle's folder; ``weights.safetensors`` is read, its fp16 widened.
+    bundle : the bundle's folder; its weights are read, fp16 widened, a LoRA's pairs merged.
     manifest : its manifest.
     """
 
     def __init__(self, bundle: Path, manifest: Manifest) -> None:
         self.image_size = manifest.image_size
-        self.sam: Any = load_sam(bundle / WEIGHTS_NAME, manifest.backbone, manifest.image_size)
+        self.sam: Any = load_bundle_sam(bundle, manifest)
         self.sam.requires_grad_(False)
 
     def prepare(self, rgb: NDArray[np.uint8], crop: Crop) -> tuple[Tensor, tuple[int, int]]:

@@ -82,13 +82,14 @@ def build_engine(
         )
         raise typer.Exit(130) from None
     if verify:
-        _verify(folder, chosen.flavor, built[0].engines["encoder"].folder)
+        _verify(folder, chosen.flavor, built[0].engines["mask_head"].folder)
     if json:
         print(dumps([report_of(group, chosen) for group in built], indent=2))
         return
     for group in built:
         print("\n".join(lines_of(group, chosen)))
-    print(f"engines in {built[0].engines['encoder'].folder}")
+    folders = dict.fromkeys(str(engine.folder) for engine in built[0].engines.values())
+    print(f"engines in {' and '.join(folders)}")
 
 
 def _verify(bundle: Path, flavor: str, engines: Path) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from cellseg1_rt.export.bundle import Exported
 
 
 def export(
@@ -20,6 +23,13 @@ def export(
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Side of the model's input in px, a multiple of 16.")
+    ] = None,
+    swappable_lora: Annotated[
+        Path | None,
+        typer.Option(
+            help="A LoRA of these weights, kept apart from the encoder: bundles of other LoRAs of "
+            "the same SAM then share its engine."
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a bundle that is there.")
@@ -38,7 +48,17 @@ def export(
         values["precision"] = precision
     if image_size is not None:
         values["image_size"] = image_size
-    exported = export_bundle(weights, output, ExportRecipe.from_dict(values), overwrite=overwrite)
+    exported = export_bundle(
+        weights,
+        output,
+        ExportRecipe.from_dict(values),
+        swappable_lora=swappable_lora,
+        overwrite=overwrite,
+    )
+    _show(exported)
+
+
+def _show(exported: Exported) -> None:
     print("largest difference from SAM in PyTorch fp32, in units of the output's spread")
     for who, differences in (("graph", exported.differences), ("rounding", exported.rounding)):
         for difference in differences:
@@ -47,4 +67,4 @@ def export(
                 f"(typical {difference.typical:.1e})"
             )
     size_mb = sum(entry.size_bytes for entry in exported.manifest.files.values()) / 1e6
-    print(f"{exported.bundle}: {values['backbone']['name']}, {size_mb:.1f} MB, verified")
+    print(f"{exported.bundle}: {exported.manifest.backbone.name}, {size_mb:.1f} MB, verified")

@@ -6,13 +6,14 @@ Builders run in processes of their own; here the library is only asked for versi
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cellseg1_rt.backends.tensorrt_library import load_library
-from cellseg1_rt.contract import GRAPHS, WEIGHTS_NAME, Manifest, read_manifest, verify_files
+from cellseg1_rt.contract import GRAPHS, Manifest, read_manifest, verify_files
 from cellseg1_rt.engine.memory import Footprint, footprint, largest_batch
 from cellseg1_rt.engine.processes import BuildTask, Progress, run_builds
 from cellseg1_rt.engine.recipe import EngineRecipe
@@ -23,6 +24,7 @@ from cellseg1_rt.engine_files import (
     check_plan,
     default_folder,
     read_record,
+    shared_folder,
     write_record,
 )
 from cellseg1_rt.errors import ConfigError
@@ -37,7 +39,8 @@ class BuildOptions:
 
     Attributes
     ----------
-    folder : where engines go; None is the bundle's default.
+    folder : where engines go; None is the bundle's default, and for the encoder of a swappable
+        bundle the folder that bundles of other LoRAs look into.
     one_plan : several targets in one plan a graph, and not a plan a target.
     jobs : builds at a time.
     overwrite : build again what is there.
@@ -94,12 +97,12 @@ def build_engines(
     trt = load_library(recipe.flavor, f"build-engine --flavor {recipe.flavor}")
     targets = resolve_targets(trt, recipe.flavor, recipe.targets)
     groups = [targets] if options.one_plan else [(target,) for target in targets]
-    folder = require_writable_folder(options.folder or default_folder(bundle, manifest))
+    folders = _folders(bundle, manifest, options.folder)
     keys = [keys_of(manifest, recipe, group, trt.__version__) for group in groups]
-    kept = {} if options.overwrite else _kept(folder, keys)
-    with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as staging:
+    kept = {} if options.overwrite else _kept(folders, keys)
+    with _staging(folders) as staging:
         tasks = [
-            BuildTask(bundle, key, Path(staging))
+            BuildTask(bundle, key, staging[key.graph])
             for of_group in keys
             for key in of_group.values()
             if key.digest not in kept
@@ -109,8 +112,9 @@ def build_engines(
             _group(of_group, kept | fresh, frozenset(kept), manifest, recipe) for of_group in keys
         ]
         for group in built:
-            _require_fits(group, bundle, manifest, recipe, Path(staging), options.jobs, progress)
-        moved = {digest: _move(record, folder) for digest, record in fresh.items()}
+            scratch = staging["prompt_decoder"]
+            _require_fits(group, bundle, manifest, recipe, scratch, options.jobs, progress)
+        moved = {key: _move(record, folders[record.key.graph]) for key, record in fresh.items()}
     return [_group(of_group, kept | moved, frozenset(kept), manifest, recipe) for of_group in keys]
 
 
@@ -127,7 +131,7 @@ def keys_of(
         name: EngineKey(
             graph=name,
             graph_sha256=manifest.files[spec.file_name].sha256,
-            weights_sha256=manifest.files[WEIGHTS_NAME].sha256,
+            weights_sha256=manifest.weights_of(name).sha256,
             flavor=recipe.flavor,
             version=version,
             targets=targets,
@@ -139,11 +143,30 @@ def keys_of(
     }
 
 
-def _kept(folder: Path, keys: list[dict[str, EngineKey]]) -> dict[str, EngineRecord]:
+def _folders(bundle: Path, manifest: Manifest, asked: Path | None) -> dict[str, Path]:
+    """Where the engine of each graph goes; the folders are there and can be written."""
+    own = require_writable_folder(asked or default_folder(bundle, manifest))
+    shared = shared_folder(manifest) if asked is None else None
+    folders = dict.fromkeys(GRAPHS, own)
+    return folders if shared is None else folders | {"encoder": require_writable_folder(shared)}
+
+
+@contextmanager
+def _staging(folders: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
+    """For each graph a new folder inside its own: a plan is moved within its file system."""
+    with ExitStack() as stack:
+        made = {
+            folder: stack.enter_context(tempfile.TemporaryDirectory(prefix=".build-", dir=folder))
+            for folder in set(folders.values())
+        }
+        yield {graph: Path(made[folder]) for graph, folder in folders.items()}
+
+
+def _kept(folders: Mapping[str, Path], keys: list[dict[str, EngineKey]]) -> dict[str, EngineRecord]:
     """Engines of these keys that are there and whole."""
     found = {}
     for key in (key for of_group in keys for key in of_group.values()):
-        path = folder / f"{key.stem}.json"
+        path = folders[key.graph] / f"{key.stem}.json"
         if path.exists():
             record = read_record(path)
             check_plan(record)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cellseg1_rt.backends.tensorrt_library import Log, logger_for
-from cellseg1_rt.contract import GRAPHS, Manifest, TensorSpec
+from cellseg1_rt.contract import GRAPHS, GraphSpec, Manifest, TensorSpec
 from cellseg1_rt.engine.memory import axis_sizes
 from cellseg1_rt.engine.progress import monitor_for
 from cellseg1_rt.engine_files import EngineKey, Figures
@@ -66,7 +66,7 @@ def build_plan(
         raise BundleError(
             f"{key.flavor} cannot read the graph", where=graph, got=said, fix="export it again"
         )
-    _check_tensors(trt, network, key, graph)
+    _check_tensors(trt, network, key, manifest.graphs[key.graph], graph)
     config = _configure(trt, builder, key, axis_sizes(manifest))
     config.progress_monitor = monitor_for(trt, report)
     plan = builder.build_serialized_network(network, config)
@@ -125,14 +125,13 @@ def _shapes(tensor: TensorSpec, key: EngineKey, sizes: dict[str, int]) -> list[t
     ]
 
 
-def _check_tensors(trt: Any, network: Any, key: EngineKey, graph: Path) -> None:
+def _check_tensors(trt: Any, network: Any, key: EngineKey, spec: GraphSpec, graph: Path) -> None:
     """Compare names and types of inputs and outputs with the contract."""
     kinds = trt.DataType
     types = {
         "uint8": kinds.UINT8, "int32": kinds.INT32, "int64": kinds.INT64, "float32": kinds.FLOAT,
         "precision": {"fp32": kinds.FLOAT, "fp16": kinds.HALF, "bf16": kinds.BF16}[key.precision],
     }  # fmt: skip
-    spec = GRAPHS[key.graph]
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
     for found, expected in ((inputs, spec.inputs), (outputs, spec.outputs)):

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cellseg1_rt.contract import GRAPHS, Manifest
+from cellseg1_rt.contract import Manifest
 from cellseg1_rt.engine_files import Figures, Span
 
 __all__ = ["Footprint", "buffer_bytes", "footprint", "largest_batch"]
@@ -55,8 +55,8 @@ def buffer_bytes(manifest: Manifest, profile: Mapping[str, Span]) -> dict[str, i
         tensor.name: math.prod(sizes[n] if isinstance(n, str) else n for n in tensor.shape)
         * _ITEM_BYTES.get(tensor.dtype, _PRECISION_BYTES[manifest.precision])
         # The decoder's embedding [1, …] is a row of the encoder's [B, …], whose entry stays.
-        for name in reversed(GRAPHS)
-        for tensor in (*GRAPHS[name].inputs, *GRAPHS[name].outputs)
+        for spec in reversed(manifest.graphs.values())
+        for tensor in (*spec.inputs, *spec.outputs)
     }
     return tensors | {"survivors": sizes["N"] * sizes["L"] ** 2 * 4}
 

@@ -10,12 +10,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from segment_anything.modeling import Sam
 
 from cellseg1_rt.backbone import Backbone
 from cellseg1_rt.contract import (
@@ -27,9 +28,10 @@ from cellseg1_rt.contract import (
 )
 from cellseg1_rt.errors import ConfigError
 from cellseg1_rt.export.check import write_bundle_check
-from cellseg1_rt.export.graphs import graph_modules
+from cellseg1_rt.export.graphs import Encoder, SwappableEncoder, graph_modules
 from cellseg1_rt.export.onnx_graphs import write_graph
 from cellseg1_rt.export.plain_graphs import plain_modules
+from cellseg1_rt.export.swappable import store_swappable
 from cellseg1_rt.export.verify import (
     Difference,
     compare_graphs,
@@ -39,8 +41,9 @@ from cellseg1_rt.export.verify import (
 from cellseg1_rt.export.weight_file import WeightFile
 from cellseg1_rt.extras import require
 from cellseg1_rt.files import require_writable_folder, sha256_of_file
+from cellseg1_rt.model.pairs import EncoderPairs, load_bundle_sam, load_frozen_sam
 from cellseg1_rt.model.precision import in_precision
-from cellseg1_rt.model.weights import load_sam, read_metadata, write_safetensors
+from cellseg1_rt.model.weights import read_metadata, read_sam_state, write_safetensors
 from cellseg1_rt.settings import InferenceSettings
 from cellseg1_rt.version import __version__
 
@@ -126,7 +129,12 @@ class Exported:
 
 
 def export_bundle(
-    weights: Path, bundle: Path, recipe: ExportRecipe, *, overwrite: bool = False
+    weights: Path,
+    bundle: Path,
+    recipe: ExportRecipe,
+    *,
+    swappable_lora: Path | None = None,
+    overwrite: bool = False,
 ) -> Exported:
     """Export a bundle. The folder appears whole, after verification, or not at all.
 
@@ -135,6 +143,8 @@ def export_bundle(
     weights : merged safetensors, or any SAM checkpoint in Meta's form.
     bundle : the folder to make.
     recipe : how.
+    swappable_lora : a LoRA that is not in ``weights``: its pairs become inputs of the encoder,
+        which is then the same for every LoRA of this SAM and rank.
     overwrite : replace a folder that is there.
 
     Raises
@@ -144,23 +154,8 @@ def export_bundle(
     VerificationError : if a graph differs from PyTorch by more than its tolerance.
     """
     require("onnxruntime", extra="cpu", needed_for="export, which verifies what it made,")
-    sam = load_sam(weights, recipe.backbone, recipe.image_size)
-    provenance = {**read_metadata(weights), "weights_sha256": sha256_of_file(weights)}
     with _new_folder(bundle, overwrite) as folder:
-        stored = folder / WEIGHTS_NAME
-        write_safetensors(
-            stored,
-            sam.state_dict(),
-            metadata={"backbone": recipe.backbone.name, "image_size": str(recipe.image_size)},
-            dtype=_STORAGE[recipe.weight_storage],
-        )
-        # What rests on disk is what is exported and verified, rounding included.
-        sam = load_sam(stored, recipe.backbone, recipe.image_size)
-        plain = plain_modules(sam)
-        if recipe.precision != "fp32":  # which shares its weights with the plain modules
-            sam = load_sam(stored, recipe.backbone, recipe.image_size)
-        typed = graph_modules(in_precision(sam, recipe.precision))
-        differences, rounding = _write_graphs(folder, plain, typed, recipe)
+        provenance, pairs = _store(folder, weights, swappable_lora, recipe)
         manifest = Manifest(
             backbone=recipe.backbone,
             image_size=recipe.image_size,
@@ -168,11 +163,17 @@ def export_bundle(
             settings=recipe.settings,
             tolerances=TOLERANCES[recipe.precision],
             provenance=provenance | _versions(),
-            files={
-                path.name: FileEntry(sha256_of_file(path), path.stat().st_size)
-                for path in sorted(folder.iterdir())
-            },
+            files={},
+            lora_rank=None if pairs is None else pairs.a.shape[1],
         )
+        plain, sam = _stored_sams(folder, manifest)
+        typed = graph_modules(in_precision(sam, recipe.precision), pairs)
+        differences, rounding = _write_graphs(folder, plain_modules(plain), typed, manifest)
+        entries = {
+            path.name: FileEntry(sha256_of_file(path), path.stat().st_size)
+            for path in sorted(folder.iterdir())
+        }
+        manifest = replace(manifest, files=entries)
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return Exported(bundle, manifest, differences, rounding)
 
@@ -181,18 +182,29 @@ def _write_graphs(
     folder: Path,
     plain: dict[str, torch.nn.Module],
     typed: dict[str, torch.nn.Module],
-    recipe: ExportRecipe,
+    manifest: Manifest,
 ) -> tuple[list[Difference], list[Difference]]:
     """Write the graphs of typed modules, verify them, and write the bundle's check.
 
     They are held against SAM's own modules, so that every export proves its rewrites on its own
     weights. Returns ``Exported``'s ``differences`` and ``rounding``.
     """
-    size, precision = recipe.image_size, recipe.precision
-    weight_file = WeightFile(folder / WEIGHTS_NAME, precision)
+    size, precision = manifest.image_size, manifest.precision
+    files = {manifest.weights_name_of(name) for name in typed}
+    weight_files = {name: WeightFile(folder / name, precision) for name in files}
     for name, module in typed.items():
-        path = folder / GRAPHS[name].file_name
-        write_graph(name, module, path, image_size=size, precision=precision, weights=weight_file)
+        if isinstance(module, Encoder) and module.pairs is not None:
+            module = SwappableEncoder(module)
+        spec = manifest.graphs[name]
+        write_graph(
+            spec,
+            module,
+            folder / spec.file_name,
+            image_size=size,
+            precision=precision,
+            weights=weight_files[manifest.weights_name_of(name)],
+            format_version=manifest.format_version,
+        )
     tolerances = TOLERANCES[precision]
     differences = compare_graphs(folder, plain, size, precision)
     rounding = compare_modules(typed, plain, size) if precision != "fp32" else []
@@ -201,6 +213,31 @@ def _write_graphs(
         folder, plain, typed, image_size=size, precision=precision, tolerances=tolerances
     )
     return differences, rounding
+
+
+def _store(
+    folder: Path, weights: Path, lora: Path | None, recipe: ExportRecipe
+) -> tuple[dict[str, str], EncoderPairs | None]:
+    """Write a bundle's weights; returns their provenance, and the pairs that its encoder takes."""
+    form, dtype = (recipe.backbone, recipe.image_size), _STORAGE[recipe.weight_storage]
+    own = {"weights_sha256": sha256_of_file(weights)}
+    if lora is not None:
+        provenance = store_swappable(folder, weights, lora, *form, dtype)
+        return provenance | own, EncoderPairs.in_folder(folder)
+    metadata = {"backbone": recipe.backbone.name, "image_size": str(recipe.image_size)}
+    write_safetensors(folder / WEIGHTS_NAME, read_sam_state(weights, *form), metadata, dtype)
+    return read_metadata(weights) | own, None
+
+
+def _stored_sams(folder: Path, manifest: Manifest) -> tuple[Sam, Sam]:
+    """What the graphs have to compute, in float32; and whose graphs they are, still in float32.
+
+    What rests on disk is what is exported and verified, rounding included.
+    """
+    plain = load_bundle_sam(folder, manifest)
+    if manifest.lora_rank is None and manifest.precision == "fp32":
+        return plain, plain  # they share their weights
+    return plain, load_frozen_sam(folder, manifest)
 
 
 def _versions() -> dict[str, str]:

@@ -12,16 +12,20 @@ from torch import Tensor, nn
 
 from cellseg1_rt.export.plain_graphs import PlainEncoder
 from cellseg1_rt.model.decoding import decode_points
-from cellseg1_rt.model.encoding import encode_window
+from cellseg1_rt.model.encoding import encode_window, normalised_pixels
+from cellseg1_rt.model.pairs import EncoderPairs
 from cellseg1_rt.model.upscaling import upscale_masks
 
-__all__ = ["Encoder", "MaskHead", "PromptDecoder", "graph_modules"]
+__all__ = ["Encoder", "MaskHead", "PromptDecoder", "SwappableEncoder", "graph_modules"]
 
 
-def graph_modules(sam: Sam) -> dict[str, torch.nn.Module]:
-    """The contract's graphs as modules that share ``sam``'s weights, in eval mode."""
+def graph_modules(sam: Sam, pairs: EncoderPairs | None = None) -> dict[str, torch.nn.Module]:
+    """The contract's graphs as modules that share ``sam``'s weights, in eval mode.
+
+    ``pairs`` are those of a LoRA that is not in the encoder's weights.
+    """
     return {
-        "encoder": Encoder(sam).eval(),
+        "encoder": Encoder(sam, pairs).eval(),
         "prompt_decoder": PromptDecoder(sam).eval(),
         "mask_head": MaskHead(sam).eval(),
     }
@@ -30,9 +34,27 @@ def graph_modules(sam: Sam) -> dict[str, torch.nn.Module]:
 class Encoder(PlainEncoder):
     """Bytes in, embedding out, through attentions that runtimes fuse."""
 
+    def __init__(self, sam: Sam, pairs: EncoderPairs | None = None) -> None:
+        super().__init__(sam)
+        self.pairs = pairs
+
     def embed(self, pixels: Tensor) -> Tensor:
         """Embedding [B, 256, g, g] of normalised pixels [B, 3, S, S]."""
-        return encode_window(self.image_encoder, pixels)
+        return encode_window(self.image_encoder, pixels, pairs=self.pairs)
+
+
+class SwappableEncoder(nn.Module):
+    """An encoder that takes the pairs of a LoRA besides images; it keeps none of its own."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, image: Tensor, size: Tensor, lora_a: Tensor, lora_b: Tensor) -> Tensor:
+        """Embed a batch; see ``PlainEncoder.forward`` and ``EncoderPairs``."""
+        of = self.encoder
+        pixels = normalised_pixels(image, size, of.pixel_mean, of.pixel_std)
+        return encode_window(of.image_encoder, pixels, pairs=EncoderPairs(lora_a, lora_b))
 
 
 class PromptDecoder(nn.Module):

@@ -18,7 +18,7 @@ import torch
 from torch.export import Dim
 
 from cellseg1_rt.backbone import PATCH_SIZE
-from cellseg1_rt.contract import FORMAT_VERSION, GRAPHS, METADATA_PREFIX
+from cellseg1_rt.contract import FORMAT_VERSION, METADATA_PREFIX, GraphSpec
 from cellseg1_rt.export.weight_file import WeightFile, refer_to_weights
 from cellseg1_rt.model.precision import DTYPES
 
@@ -28,26 +28,29 @@ OPSET = 20  # the first with Gelu as one operation
 
 
 def write_graph(
-    name: str,
+    spec: GraphSpec,
     module: torch.nn.Module,
     path: Path,
     *,
     image_size: int,
     precision: str,
     weights: WeightFile,
+    format_version: int = FORMAT_VERSION,
 ) -> None:
     """Export one graph of the contract.
 
     Parameters
     ----------
-    name : key of ``GRAPHS``.
+    spec : the graph.
     module : from ``graph_modules``; its weights are those of ``weights``.
     path : the .onnx file to write, in the folder of the weights' file.
     image_size, precision : those of ``module``; they are written into the graph's metadata.
     weights : the file that the graph refers to.
+    format_version : the bundle's.
     """
-    example, dynamic = _example_inputs(name, image_size, DTYPES[precision])
-    spec = GRAPHS[name]
+    example, dynamic = _example_inputs(spec.name, image_size, DTYPES[precision])
+    for tensor in spec.inputs[len(example) :]:  # a LoRA's pairs, of one shape
+        example, dynamic = (*example, torch.zeros([*map(int, tensor.shape)])), (*dynamic, {})
     with torch.no_grad(), _quiet_exporter():
         program = torch.onnx.export(
             module,
@@ -66,8 +69,8 @@ def write_graph(
     model.metadata_props.clear()
     model.metadata_props.update(
         {
-            METADATA_PREFIX + "format_version": str(FORMAT_VERSION),
-            METADATA_PREFIX + "graph": name,
+            METADATA_PREFIX + "format_version": str(format_version),
+            METADATA_PREFIX + "graph": spec.name,
             METADATA_PREFIX + "image_size": str(image_size),
             METADATA_PREFIX + "precision": precision,
         }

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cellseg1_rt.contract import GRAPHS
+from cellseg1_rt.contract import GRAPHS, PAIRS_NAME
 from cellseg1_rt.errors import VerificationError
 from cellseg1_rt.export.widen import widened_graph
 from cellseg1_rt.extras import require
+from cellseg1_rt.lora_pairs import pairs_in
 
 __all__ = [
     "Difference",
@@ -94,15 +95,20 @@ def compare_graphs(
 
 
 def graph_runner(folder: Path, precision: str) -> Runner:
-    """What runs a graph of a folder on ONNX Runtime's CPU provider; see ``compare_graphs``."""
+    """What runs a graph of a folder on ONNX Runtime's CPU provider; see ``compare_graphs``.
+
+    An encoder that takes a LoRA's pairs gets those of the folder.
+    """
     require("onnxruntime", extra="cpu", needed_for="verifying an export")
+    pairs = list(pairs_in(folder).values()) if (folder / PAIRS_NAME).exists() else []
 
     def run(name: str, arrays: Arrays) -> Arrays:
         path = folder / GRAPHS[name].file_name
+        taken = [*arrays, *pairs] if name == "encoder" else arrays
         if precision != "bf16":
-            return _run(path, arrays)
+            return _run(path, taken)
         with widened_graph(path) as wide:
-            return _run(wide, arrays)
+            return _run(wide, taken)
 
     return run
 

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cellseg1_rt.model.attention_blocks import attend_in_blocks
 from cellseg1_rt.model.lora_linear import dropped, product
+from cellseg1_rt.model.pairs import EncoderPairs
 from cellseg1_rt.model.precision import normed
 
 __all__ = ["Way", "encode_window", "normalised_pixels", "sub_grid"]
@@ -32,6 +33,7 @@ def encode_window(
     pixels: Tensor,
     origins: Tensor | None = None,
     *,
+    pairs: EncoderPairs | None = None,
     way: Way = "products",
     checkpointing: bool = False,
 ) -> Tensor:
@@ -42,6 +44,7 @@ def encode_window(
     encoder : its position tables are those of the whole frame of F×F tokens.
     pixels : float32 [B, 3, 16h, 16w], normalised; h, w ≤ F.
     origins : int64 [B, 2], (top, left) of each window in the frame, in tokens; None: whole frames.
+    pairs : of a LoRA that is not in the encoder; None: there is none, or it is in there.
     way : of attention. ``products``: plain ones, as exported. ``fused``: PyTorch's kernel, which
         keeps no T×T weights for gradients. ``blocks``: a head at a time, in float32 only, whose
         rel-pos tables get no gradients: the quickest to train a LoRA with on a CPU.
@@ -57,11 +60,12 @@ def encode_window(
     tokens = tokens + (
         positions if origins is None else sub_grid(positions, origins, tokens.shape[1:3])
     )
-    for block in encoder.blocks:
+    low_rank = [None] * len(encoder.blocks) if pairs is None else pairs.factors(dtype)
+    for block, factors in zip(encoder.blocks, low_rank, strict=True):
         if checkpointing:
-            tokens = checkpoint(_block, block, tokens, way, use_reentrant=False)
+            tokens = checkpoint(_block, block, tokens, factors, way, use_reentrant=False)
         else:
-            tokens = _block(block, tokens, way)
+            tokens = _block(block, tokens, factors, way)
     embedding: Tensor = tokens.permute(0, 3, 1, 2).to(dtype)
     for layer in encoder.neck:
         wide = isinstance(layer, LayerNorm2d)
@@ -95,13 +99,17 @@ def sub_grid(grid: Tensor, origins: Tensor, size: tuple[int, ...]) -> Tensor:
     )
 
 
-def _block(block: Block, tokens: Tensor, way: Way) -> Tensor:
+def _block(block: Block, tokens: Tensor, factors: tuple[Tensor, Tensor] | None, way: Way) -> Tensor:
     height, width, channels = tokens.shape[1:]
     attention, dtype = block.attn, block.mlp.lin1.weight.dtype
     # The bias is added after windows are cut: SAM pads the tokens with zeros, so a padded token's
     # query, key and value are the bias, and no product is needed to know them. Dropout, which a
     # LoRA has on the sum, comes after both and so meets padded tokens too.
-    qkv = product(attention.qkv, normed(block.norm1, tokens, dtype))
+    into = normed(block.norm1, tokens, dtype)
+    qkv = product(attention.qkv, into)
+    if factors is not None:  # W stays a constant, which runtimes arrange for their kernels
+        down, up = factors
+        qkv = qkv + functional.linear(functional.linear(into, down), up)
     side = block.window_size
     if side == 0:
         attended = _attend(attention, dropped(attention.qkv, qkv + attention.qkv.bias), way)

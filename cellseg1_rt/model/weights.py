@@ -30,7 +30,14 @@ from cellseg1_rt.model.weight_checks import check_finite, fit_sam_state, names_i
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
-__all__ = ["load_sam", "read_metadata", "read_sam_state", "read_tensors", "write_safetensors"]
+__all__ = [
+    "load_sam",
+    "read_metadata",
+    "read_sam_state",
+    "read_tensors",
+    "sam_of",
+    "write_safetensors",
+]
 
 SAFETENSORS_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
@@ -111,7 +118,11 @@ def load_sam(path: Path | str, backbone: Backbone, image_size: int = 512) -> Sam
     ConfigError : on an image size that is not a positive multiple of 16.
     WeightsError : as ``read_sam_state``.
     """
-    state = read_sam_state(path, backbone, image_size)
+    return sam_of(read_sam_state(path, backbone, image_size), backbone, image_size)
+
+
+def sam_of(state: Mapping[str, Tensor], backbone: Backbone, image_size: int) -> Sam:
+    """A SAM of weights that fit it, in eval mode, on the CPU; it takes the tensors as they are."""
     # Without storage of its own the module takes the tensors as they are: one copy, not two.
     with torch.device("meta"):
         sam = build_sam(backbone, image_size)

@@ -67,6 +67,7 @@ def find_sam(sam: str | Path, backbone: str | None) -> SamSource:
     Parameters
     ----------
     sam : a bundle's folder or packaged name (``tiny``), which brings its backbone; or a checkpoint.
+        A swappable bundle stands for its SAM, without its LoRA.
     backbone : export recipe with the checkpoint's backbone; needed with a checkpoint only.
 
     Raises

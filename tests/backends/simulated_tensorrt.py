@@ -69,7 +69,7 @@ def runners() -> dict[str, Runner]:
 
 @pytest.fixture
 def backend(runners: dict[str, Runner]) -> TensorRtBackend:
-    return TensorRtBackend(read_manifest(BUNDLE), runners, MOST)
+    return TensorRtBackend(read_manifest(BUNDLE), runners, MOST, {})
 
 
 def near(found: Any, expected: np.ndarray) -> bool:
@@ -123,6 +123,26 @@ def test_shapes_and_addresses_come_again(backend, runners):
     }
 
 
+def test_pairs_are_fed_at_every_call_from_where_they_were_put_once():
+    """What stands in for a swappable bundle's encoder keeps what it is given."""
+    manifest = replace(read_manifest(BUNDLE), lora_rank=3)
+    rng = np.random.default_rng(11)
+    shapes = {tensor.name: tensor.shape for tensor in manifest.graphs["encoder"].inputs[2:]}
+    pairs = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    given: list[dict[str, Any]] = []
+    encoder = SimpleNamespace(
+        run=lambda tensors, stream: given.append(dict(tensors)), keep=lambda: None
+    )
+    backend = TensorRtBackend(manifest, {"encoder": encoder}, MOST, pairs)
+    backend.encode(np.zeros((3, 512, 512, 3), np.uint8), np.full((3, 2), 512, np.int32))
+    assert [set(tensors) for tensors in given] == [
+        {"image", "size", "lora_a", "lora_b", "embedding"}
+    ] * 2
+    for name, values in pairs.items():
+        assert given[0][name] is given[1][name]
+        np.testing.assert_array_equal(given[0][name].copy_to_host(), values)
+
+
 @pytest.mark.parametrize("count, rows", [(1, 1), (2, 2), (3, 4), (5, 8), (8, 8), (9, 11), (11, 11)])
 def test_rows_are_filled_up_to_a_power_of_two_or_the_most(count: int, rows: int):
     assert filled_rows(count, 11) == rows
@@ -131,7 +151,7 @@ def test_rows_are_filled_up_to_a_power_of_two_or_the_most(count: int, rows: int)
 def test_an_embedding_in_bf16_is_read_as_float32(backend, runners):
     values = np.array([1.0, -2.5, 3.140625, 0.0], np.float32)
     bits = (values.view(np.uint32) >> 16).astype(np.uint16)
-    half = TensorRtBackend(replace(read_manifest(BUNDLE), precision="bf16"), runners, MOST)
+    half = TensorRtBackend(replace(read_manifest(BUNDLE), precision="bf16"), runners, MOST, {})
     np.testing.assert_array_equal(half.embedding_on_host(cuda.to_device(bits)), values)
 
 

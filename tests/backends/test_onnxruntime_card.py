@@ -17,7 +17,7 @@ from cellseg1_rt.runtime.packed import is_on_gpu
 @pytest.fixture(scope="module")
 def backend(tiny, tiny_folder) -> OnnxRuntimeOnCard:
     sessions = {name: tiny.backend._sessions[name] for name in GRAPHS}
-    return OnnxRuntimeOnCard(read_manifest(tiny_folder), sessions, "cpu", 0)
+    return OnnxRuntimeOnCard(read_manifest(tiny_folder), sessions, "cpu", 0, {})
 
 
 def test_the_pipelines_three_calls(backend, tiny):

@@ -26,7 +26,7 @@ def test_it_equals_onnx_runtime_in_the_simulator():
         cwd=SIMULATED.parents[2],
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "15 passed" in done.stdout
+    assert "16 passed" in done.stdout
 
 
 @pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="there is a driver here")
