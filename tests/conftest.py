@@ -39,6 +39,29 @@ def sample() -> Path:
     return SAMPLES / "images" / "27c30f901149.png"
 
 
+@pytest.fixture(scope="session")
+def swappable(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Swappable bundles of one SAM, by the LoRA's seed and the precision; to be read only.
+
+    The first of a precision is exported, and the others have its encoder: an export takes seconds,
+    and ``test_swappable`` tests that one of another LoRA gives the same bytes.
+    """
+    from swappable_bundle import write_swappable
+
+    folder = tmp_path_factory.mktemp("swappable")
+    made: dict[tuple[int, str], Path] = {}
+
+    def get(seed: int, precision: str = "fp32") -> Path:
+        if (seed, precision) not in made:
+            exported = [bundle for (_, held), bundle in made.items() if held == precision]
+            encoder = exported[0] / "encoder.onnx" if exported else None
+            place = folder / f"{seed}{precision}"
+            made[seed, precision] = write_swappable(place, seed, precision, encoder)
+        return made[seed, precision]
+
+    return get
+
+
 @pytest.fixture
 def run_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -16,6 +16,7 @@ from cellseg1_rt.backbone import Backbone
 from cellseg1_rt.benchmarking import counts
 from cellseg1_rt.benchmarking.products import bytes_of, flop_of
 from cellseg1_rt.export.graphs import graph_modules
+from cellseg1_rt.model.pairs import EncoderPairs
 from cellseg1_rt.model.sam import build_sam
 from cellseg1_rt.recipes import read_recipe
 
@@ -58,6 +59,35 @@ def test_encoders(name: str):
     assert plain == counted(lambda: sam.image_encoder(pixels))
     rewritten = flop_of(counts.encoder(backbone, image_px))
     assert rewritten == counted(lambda: graph_modules(sam)["encoder"].embed(pixels))
+
+
+@pytest.mark.parametrize("name", ["grid-7-windows-5", "windows-larger-than-the-grid", "tiny"])
+def test_encoders_that_take_a_loras_pairs(name: str):
+    backbone, image_px = ENCODERS[name]
+    sam = without_weights(backbone, image_px)
+    pixels = torch.zeros(1, 3, image_px, image_px, device="meta")
+    places, width, rank = 2 * backbone.depth, backbone.embed_dim, 5
+    shapes = (places, rank, width), (places, width, rank)
+    pairs = EncoderPairs(*(torch.zeros(shape, device="meta") for shape in shapes))
+    found = counted(lambda: graph_modules(sam, pairs)["encoder"].embed(pixels))
+    assert flop_of(counts.encoder(backbone, image_px, rank)) == found
+
+
+@pytest.mark.parametrize(
+    "name, gflop, more, percent",
+    [
+        ("tiny", 16.1, 0.13, 0.78),
+        ("vit_b", 207.5, 0.60, 0.29),
+        ("vit_l", 684.7, 1.61, 0.24),
+        ("vit_h", 1384.9, 2.68, 0.19),
+    ],
+)
+def test_a_loras_pairs_cost_next_to_nothing(name: str, gflop: float, more: float, percent: float):
+    """The encoder's figures in docs/engines.md, at rank 4 and 512 px."""
+    merged, with_pairs = (flop_of(counts.encoder(packaged(name), 512, rank)) for rank in (None, 4))
+    assert merged / 1e9 == pytest.approx(gflop, abs=0.05)
+    assert (with_pairs - merged) / 1e9 == pytest.approx(more, abs=0.005)
+    assert 100 * (with_pairs / merged - 1) == pytest.approx(percent, abs=0.005)
 
 
 @pytest.mark.parametrize("name", DECODERS)
