@@ -16,7 +16,8 @@ import torch
 from cellseg1_rt.backbone import Backbone
 from cellseg1_rt.errors import ConfigError
 from cellseg1_rt.files import require_writable_folder, sha256_of_file
-from cellseg1_rt.model.lora import add_lora, load_lora, write_lora
+from cellseg1_rt.model.lora import add_lora, load_lora, lora_state, write_lora
+from cellseg1_rt.model.lora_layout import lora_sites
 from cellseg1_rt.model.weights import load_sam
 from cellseg1_rt.settings import InferenceSettings
 from cellseg1_rt.train.crops_for_cells import finest_crop_px, with_crops_for_cells
@@ -34,6 +35,7 @@ from cellseg1_rt.train.lora_recipe import EarlyStop, LoraRecipe
 from cellseg1_rt.train.lora_samples import LoraSample, SampleSettings, tiles_of_pairs
 from cellseg1_rt.train.lora_step import StepOptions
 from cellseg1_rt.train.preview import write_preview
+from cellseg1_rt.train.start_share import found_before, shared_lora
 from cellseg1_rt.version import __version__
 
 if TYPE_CHECKING:
@@ -84,12 +86,18 @@ def train_files(
     images = [read_training_image(*pair, tell) for pair in pair_files(image, labels)]
     device = find_device(options.device, tell)
     sam = load_sam(source.weights, source.backbone, recipe.data.image_size)
-    job = _job(recipe, options, images, source, device.type, tell)
+    looking, _ = with_crops_for_cells(InferenceSettings(), describe_images(images))
+    job = _job(recipe, options, images, looking, source, device.type, tell)
     torch.manual_seed(recipe.seed)
     sam = add_lora(sam, recipe.lora.rank, recipe.lora.dropout).to(device)
+    share = _share_to_keep(sam, images, looking, tell) if recipe.keep_known else 1.0
+    start = lora_state(sam)
     job = replace(job, options=_fitted(job, options, source.backbone, sam, tell))
     trained = train_lora(sam, job, work, report=report)
-    _write(output, trained, job, images, tell)
+    if trained.state is not None:
+        sites = lora_sites(source.backbone.depth, source.backbone.embed_dim)
+        trained = replace(trained, state=shared_lora(start, trained.state, sites, share))
+    _write(output, trained, job, images, share, tell)
     if trained.state is not None:
         preview = work / "preview.png"
         count = write_preview(preview, load_lora(sam, trained.state).eval(), images[0])
@@ -118,12 +126,12 @@ def _job(
     recipe: LoraRecipe,
     options: TrainOptions,
     images: Sequence[TrainingImage],
+    looking: InferenceSettings,
     source: SamSource,
     device_type: str,
     tell: Callable[[str], None],
 ) -> LoraJob:
     pairs = [(one.rgb, one.labels) for one in images]
-    looking, _ = with_crops_for_cells(InferenceSettings(), describe_images(images))
     held_out: list[LoraSample] = []
     if recipe.early_stop is not None:
         pairs, held_out = _hold_out(recipe.early_stop, recipe.data, images, looking, tell)
@@ -142,6 +150,21 @@ def _job(
         f"{len(tiles)} tiles, {job.batches} batches × {epochs} epochs"
     )
     return job
+
+
+def _share_to_keep(
+    sam: Sam,
+    images: Sequence[TrainingImage],
+    looking: InferenceSettings,
+    tell: Callable[[str], None],
+) -> float:
+    """The share of what training changes that the SAM was lacking."""
+    found = found_before(sam.eval(), images, looking)
+    tell(
+        f"AP@0.5 of the annotation before training: {found:.2f}; "
+        f"{1 - found:.0%} of what training changes is kept"
+    )
+    return 1 - found
 
 
 def _hold_out(
@@ -206,6 +229,7 @@ def _write(
     trained: Trained,
     job: LoraJob,
     images: Sequence[TrainingImage],
+    share: float,
     tell: Callable[[str], None],
 ) -> None:
     if trained.state is not None:
@@ -217,6 +241,7 @@ def _write(
             "training_precision": job.options.precision,
             "training_epochs": f"{trained.epoch} of {job.epochs}",
             "training_ended": trained.ended,
+            "training_share_kept": f"{share:.4f}",
             **describe_images(images),
         }
         write_lora(output, trained.state, told)

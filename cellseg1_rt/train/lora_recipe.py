@@ -137,6 +137,8 @@ class LoraRecipe:
     seed : of A, of dropout, of the tiles' order and of every sample.
     data : tiles, points and augmentation; by default the published numbers.
     early_stop : None trains to the schedule's end on all of every image.
+    keep_known : of what training changes, keep the share that the SAM was lacking before:
+        1 - its AP@0.5 on the training images. Otherwise all of it, as published.
     """
 
     seed: int
@@ -145,6 +147,7 @@ class LoraRecipe:
     schedule: Schedule
     data: SampleSettings = field(default_factory=SampleSettings)
     early_stop: EarlyStop | None = None
+    keep_known: bool = False
 
     def __post_init__(self) -> None:
         require_range(self, "seed", self.seed >= 0, "a whole number from 0 on")

@@ -15,7 +15,12 @@ __all__ = ["part_from_table", "require_range"]
 
 Part = TypeVar("Part")
 
-_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+}
 
 
 def part_from_table(kind: type[Part], table: Any, where: str) -> Part:
@@ -23,8 +28,8 @@ def part_from_table(kind: type[Part], table: Any, where: str) -> Part:
 
     Parameters
     ----------
-    kind : the dataclass; fields annotated ``int``, ``float`` and ``str`` are checked here, others
-        by the class itself.
+    kind : the dataclass; fields annotated ``int``, ``float``, ``str`` and ``bool`` are checked
+        here, others by the class itself.
     table : the values.
     where : what to call the table in messages.
 
@@ -53,7 +58,7 @@ def part_from_table(kind: type[Part], table: Any, where: str) -> Part:
             )
     for name, value in table.items():
         wanted = _TYPES.get(str(known[name].type))
-        if wanted and (not isinstance(value, wanted) or isinstance(value, bool)):
+        if wanted and type(value) not in wanted:  # a bool is an int, and not meant as one
             raise ConfigError(
                 f"not of type {known[name].type}", where=f"{where}, {name}", got=repr(value)
             )
