@@ -1,7 +1,7 @@
 """How much of what training changed should be kept? One training, tested at several shares.
 
     python benchmarks/one_image/made_up.py PRETRAIN OUT
-    python benchmarks/one_image/shares.py OUT/stain 03 [--seed 0]
+    python benchmarks/one_image/shares.py OUT/stain 03 [--seed 0] [--runtime openvino]
 
 Prints AP@0.5 of the image that was trained on, which tells what the recipe would choose from the
 packaged model's, and the mean of the others of its folder.
