@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from cellseg1_rt.extras import require
 from cellseg1_rt.files import TEMPORARY_PREFIX, sync_folder
 from cellseg1_rt.formats.label_maps import samples_from_labels
-from cellseg1_rt.formats.label_rows import LabelRows, dtype_of_labels, row_blocks
+from cellseg1_rt.formats.label_rows import LabelRows, dtype_of_labels
 
 if TYPE_CHECKING:
     import zarr
@@ -41,6 +41,9 @@ LABELS_NAME = "cells"
 """The label image's own folder below ``labels``."""
 
 _CHUNK_PX = 512
+_BLOCK_PX = (
+    4 * _CHUNK_PX
+)  # columns that are copied at a time, so that a plane's width does not count
 # Every reader of Zarr 2 knows zlib, and its bytes do not depend on threads.
 _COMPRESSOR: dict[str, Any] = {"id": "zlib", "level": 6}
 
@@ -77,12 +80,12 @@ def write_label_zarr_rows(
     labels: LabelRows,
     pixel_size_um: tuple[float, float] | None = None,
 ) -> None:
-    """The same from a map that is read rows at a time; memory is bounded by two rows of chunks."""
+    """The same from a map that is read window by window; memory does not grow with its size."""
     with _atomic_folder(Path(path)) as temporary:
         dtype = dtype_of_labels(labels)
         levels = create_label_zarr(temporary, labels.shape, dtype, pixel_size_um)
-        for place, block in enumerate(row_blocks(labels, _CHUNK_PX)):
-            levels[0][place * _CHUNK_PX : place * _CHUNK_PX + len(block)] = block
+        for rows, columns in _blocks(labels.shape):
+            levels[0][rows, columns] = labels.read(rows, columns).astype(dtype, copy=False)
         fill_pyramid(levels)
 
 
@@ -130,12 +133,26 @@ def fill_pyramid(levels: Sequence[zarr.Array[Any]]) -> None:
     """Make each level from the one before: every second pixel of every second row.
 
     Labels are taken, never blended. A pixel of level n is the one at 2ⁿ times its place, so a scale
-    of 2ⁿ without a shift is exact. Memory is bounded by two rows of chunks.
+    of 2ⁿ without a shift is exact. Memory does not grow with the map's size.
     """
     for finer, coarser in pairwise(levels):
-        for top in range(0, coarser.shape[0], _CHUNK_PX):
-            rows = finer[2 * top : 2 * (top + _CHUNK_PX)]
-            coarser[top : top + _CHUNK_PX] = np.asarray(rows)[::2, ::2]
+        for rows, columns in _blocks(coarser.shape):
+            window = (
+                slice(2 * rows.start, 2 * rows.stop),
+                slice(2 * columns.start, 2 * columns.stop),
+            )
+            coarser[rows, columns] = np.asarray(finer[window])[::2, ::2]
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+    """Windows of whole chunks that make up a map of that shape; the last ones may be smaller."""
+    height, width = shape
+    for top in range(0, height, _CHUNK_PX):
+        for left in range(0, width, _BLOCK_PX):
+            yield (
+                slice(top, min(top + _CHUNK_PX, height)),
+                slice(left, min(left + _BLOCK_PX, width)),
+            )
 
 
 def _attributes(levels: int, pixel_size_um: tuple[float, float] | None) -> dict[str, Any]:

@@ -7,7 +7,6 @@ memory. Imports numpy and the kernels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +18,55 @@ from cellseg1_rt.runtime.pieces import Piece
 __all__ = ["BandPainter"]
 
 
-@dataclass
-class _Seen:
-    """A cell without its mask, and what was painted of it so far.
+_SEEN = np.dtype(
+    [
+        ("score", np.float32),
+        ("stability", np.float32),
+        ("point_xy", np.float32, 2),
+        ("area", np.int64),
+        ("sum_xy", np.int64, 2),
+        ("box", np.int32, 4),
+    ]
+)
+"""What is kept of a cell: of its piece, and of the pixels that were painted of it so far."""
 
-    Attributes
-    ----------
-    score, stability, point_xy : of its piece.
-    area, sum_xy, box : pixels, the sums of their x and y, and their box; empty before the first.
-    """
 
-    score: float
-    stability: float
-    point_xy: tuple[float, float]
-    area: int = 0
-    sum_xy: tuple[int, int] = (0, 0)
-    box: list[int] = field(default_factory=list)
+class _Table:
+    """Rows of ``_SEEN``, to which more can be added."""
+
+    def __init__(self) -> None:
+        self._rows, self._count = np.zeros(256, _SEEN), 0
+
+    @property
+    def rows(self) -> NDArray[np.void]:
+        """A view, until the next is added."""
+        return self._rows[: self._count]
+
+    def add(self, piece: Piece) -> int:
+        """A row for a cell of which no pixel was seen; the number of rows, which is its number."""
+        if self._count == len(self._rows):
+            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+        row = self._rows[self._count]
+        row["score"], row["stability"] = piece.score, piece.stability
+        row["point_xy"] = piece.point_xy
+        self._count += 1
+        return self._count
+
+    def grow(
+        self,
+        row: NDArray[np.int64],
+        area: NDArray[np.int64],
+        sum_xy: NDArray[np.int64],
+        box: NDArray[np.int32],
+    ) -> None:
+        """Add pixels to K different rows: how many, the sums of their x and y, and their box."""
+        seen = self.rows
+        is_first = seen["area"][row] == 0
+        before = np.where(is_first[:, np.newaxis], box, seen["box"][row])
+        seen["box"][row, :2] = np.minimum(before[:, :2], box[:, :2])
+        seen["box"][row, 2:] = np.maximum(before[:, 2:], box[:, 2:])
+        seen["area"][row] += area
+        seen["sum_xy"][row] += sum_xy
 
 
 class BandPainter:
@@ -53,7 +85,7 @@ class BandPainter:
         self._width, self._top = width, 0
         self._held: list[Piece] = []
         self._numbers: dict[int, int] = {}  # of the held cells that were seen, by id
-        self._seen: list[_Seen] = []
+        self._table = _Table()
 
     def add(self, cells: Sequence[Piece]) -> None:
         """Cells, none of which begins above the rows that were painted."""
@@ -77,18 +109,15 @@ class BandPainter:
 
     def cells(self) -> Cells:
         """The table of all cells that were painted; it is complete after the last row."""
-        boxes = np.array([seen.box for seen in self._seen], np.int32).reshape(-1, 4)
-        area = np.array([seen.area for seen in self._seen], np.int64)
-        sums = np.array([seen.sum_xy for seen in self._seen], np.int64).reshape(-1, 2)
-        points = np.array([seen.point_xy for seen in self._seen], np.float32)
+        seen = self._table.rows
         return Cells(
-            label=np.arange(1, len(area) + 1, dtype=np.int32),
-            area_px=area,
-            box_xyxy=boxes,
-            centroid_xy=sums / area[:, None],
-            score=np.array([seen.score for seen in self._seen], np.float32),
-            stability=np.array([seen.stability for seen in self._seen], np.float32),
-            point_xy=points.reshape(-1, 2),
+            label=np.arange(1, len(seen) + 1, dtype=np.int32),
+            area_px=seen["area"].copy(),
+            box_xyxy=seen["box"].copy(),
+            centroid_xy=seen["sum_xy"] / seen["area"][:, np.newaxis],
+            score=seen["score"].copy(),
+            stability=seen["stability"].copy(),
+            point_xy=seen["point_xy"].copy(),
         )
 
     def _first_row(self, chosen: Sequence[Piece]) -> int:
@@ -113,25 +142,15 @@ class BandPainter:
         area, sums = np.zeros(count + 1, np.int64), np.zeros((count + 1, 2), np.int64)
         box = np.zeros((count + 1, 4), np.int32)
         measure_labels(rows, area, sums, box)
+        box[:, [1, 3]] += self._top
+        sums[:, 1] += self._top * area
         numbers = np.zeros(count + 1, np.uint32)
-        for place in np.flatnonzero(area).tolist():
+        places = np.flatnonzero(area)
+        for place in places.tolist():
             piece = chosen[place - 1]
             if id(piece) not in self._numbers:
-                self._seen.append(_Seen(piece.score, piece.stability, piece.point_xy))
-                self._numbers[id(piece)] = len(self._seen)
+                self._numbers[id(piece)] = self._table.add(piece)
             numbers[place] = self._numbers[id(piece)]
-            sum_x, sum_y = sums[place].tolist()
-            x0, y0, x1, y1 = box[place].tolist()
-            seen = self._seen[self._numbers[id(piece)] - 1]
-            seen.sum_xy = (
-                seen.sum_xy[0] + sum_x,
-                seen.sum_xy[1] + sum_y + self._top * int(area[place]),
-            )
-            seen.area += int(area[place])
-            found = [x0, y0 + self._top, x1, y1 + self._top]
-            seen.box = _joined(seen.box, found) if seen.box else found
+        at = numbers[places].astype(np.int64) - 1
+        self._table.grow(at, area[places], sums[places], box[places])
         return numbers
-
-
-def _joined(one: list[int], other: list[int]) -> list[int]:
-    return [*map(min, one[:2], other[:2]), *map(max, one[2:], other[2:])]

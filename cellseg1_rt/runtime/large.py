@@ -32,6 +32,7 @@ TileSegmenter = Callable[[NDArray[np.uint8], int, TilePlan], list[Piece]]
 """What a device does to a tile: normalised pixels uint8 [h, w, 3], its number, the plan."""
 
 _BLOCK_PX = 1024  # a side of the blocks in which a plane is measured, at least
+_BAND_PX = 2**20  # pixels painted at a time, whatever the plane's width: 4 MB for each copy of them
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def segment_plane(
     VerificationError : on a tensor that is not finite.
     """
     stitcher, painter = Stitcher(plan, settings), BandPainter(plan.width)
-    done, top = 0, 0
+    done, painted = 0, 0
     for row in range(len(plan.rows)):
         for tile in plan.tiles_of_row(row):
             rgb = rgb_from_pixels(_read(source, plan.window(tile)), stats=stats, where=where)
@@ -126,9 +127,10 @@ def segment_plane(
         is_last = row + 1 == len(plan.rows)
         cells, end = stitcher.settle(plan.height if is_last else plan.rows[row + 1][0])
         painter.add(cells)
-        if end > top:
-            write(painter.paint_to(end))
-            top = end
+        rows = max(1, _BAND_PX // plan.width)
+        for top in range(painted, end, rows):
+            write(painter.paint_to(min(top + rows, end)))
+        painted = end
     return painter.cells()
 
 
