@@ -11,8 +11,9 @@ demo: $(DEMO_VENV)/.done
 	$(DEMO_VENV)/bin/cellseg1-rt demo -o demo-output && \
 	echo "set-up took $$(cat $(DEMO_VENV)/.done) s, the demo $$(( $$(date +%s) - start )) s"
 
+# Tests take one core each for the most part. A process needs up to 3 GB, hence no more than four.
 test: lint wheel-check
-	$(TEST_VENV)/bin/python -m pytest
+	$(TEST_VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(TEST_VENV)/.done
 	$(TEST_VENV)/bin/python -m pytest -m "slow or not slow"
