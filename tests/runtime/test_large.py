@@ -8,6 +8,7 @@ import pytest
 import cellseg1_rt
 from cellseg1_rt.errors import ConfigError, InputError
 from cellseg1_rt.formats.planes import ArrayPlane
+from cellseg1_rt.results import Cells
 from cellseg1_rt.runtime.large import pieces_on, segment_plane, stats_of_plane
 from cellseg1_rt.runtime.normalise import rgb_from_pixels, stats_from_pixels
 from cellseg1_rt.runtime.pipeline import segment_rgb
@@ -77,6 +78,34 @@ def test_one_tile_is_the_image(model, plane):
     np.testing.assert_array_equal(np.concatenate(bands), expected.labels)
     for column in ("label", "area_px", "box_xyxy", "centroid_xy", "score", "stability", "point_xy"):
         np.testing.assert_array_equal(getattr(cells, column), getattr(expected.cells, column))
+
+
+@pytest.mark.parametrize("rows", [1, 7, 50])
+def test_cells_do_not_depend_on_how_much_is_painted_at_once(model, plane, monkeypatch, rows):
+    plan = plan_tiles(plane.shape, 200, 50, 8)
+
+    def segmented() -> tuple[list[np.ndarray], Cells]:
+        bands: list[np.ndarray] = []
+        stats = stats_from_pixels(plane)
+        tile = pieces_on(model.backend, model.settings)
+        settings, source = model.settings, ArrayPlane(plane)
+        cells = segment_plane(source, plan, stats, tile, settings, write=bands.append)
+        return bands, cells
+
+    whole, expected = segmented()
+    monkeypatch.setattr("cellseg1_rt.runtime.large._BAND_PX", rows * plane.shape[1])
+    bands, found = segmented()
+    assert len(whole) == 1
+    assert max(len(band) for band in bands) == rows
+    labels, all_at_once = np.concatenate(bands), whole[0]
+    pairs = np.unique(np.stack([labels.ravel(), all_at_once.ravel()], axis=1), axis=0)
+    other = dict(pairs.tolist())
+    assert len(pairs) == len(other) == len(expected) + 1  # one to one, and 0 is 0
+    order = np.array([other[label] for label in found.label]) - 1
+    for column in ("area_px", "box_xyxy", "centroid_xy", "score", "stability", "point_xy"):
+        np.testing.assert_array_equal(getattr(found, column), getattr(expected, column)[order])
+    seen_in = found.box_xyxy[:, 1] // rows
+    assert (np.diff(seen_in) >= 0).all()  # numbered from the top down
 
 
 def test_no_more_than_a_tile_is_read_at_once(model, plane):
