@@ -157,7 +157,12 @@ def bundle_of(
     images = [
         read_training_image(*pair) for pair in pair_files(folder / "images", folder / "labels")
     ]
-    chosen, _ = with_crops_for_cells(exported.settings, describe_images(images))
+    chosen, _ = with_crops_for_cells(
+        exported.settings,
+        describe_images(images),
+        exported.image_size,
+        recipe.least_diameter_px,
+    )
     export_bundle(merged, bundle, replace(exported, settings=chosen))
     return bundle, facts
 

@@ -75,13 +75,14 @@ def train(
     from cellseg1_rt.train.lora_recipe import LoraRecipe
 
     source = find_sam(sam, backbone)
+    training = LoraRecipe.from_dict(read_recipe("train", recipe))
     export_recipe = None if bundle is None else _export_recipe(sam, backbone, source)
     trained = train_files(
         image,
         labels,
         output,
         source,
-        LoraRecipe.from_dict(read_recipe("train", recipe)),
+        training,
         TrainOptions(device, precision, batch, gradient_checkpointing, epochs),
         work=work,
         resume=resume,
@@ -90,7 +91,8 @@ def train(
     )
     print(f"{output}: trained, epoch {trained.epoch} kept ({trained.ended})")
     if bundle is not None and export_recipe is not None:
-        _make_bundle(source, output, bundle, export_recipe, overwrite=overwrite)
+        least = training.least_diameter_px
+        _make_bundle(source, output, bundle, export_recipe, least, overwrite=overwrite)
 
 
 def _require_free(bundle: Path, overwrite: bool) -> None:
@@ -128,7 +130,13 @@ def _export_recipe(sam: str, backbone: str | None, source: SamSource) -> ExportR
 
 
 def _make_bundle(
-    source: SamSource, lora: Path, bundle: Path, recipe: ExportRecipe, *, overwrite: bool
+    source: SamSource,
+    lora: Path,
+    bundle: Path,
+    recipe: ExportRecipe,
+    least_diameter_px: float,
+    *,
+    overwrite: bool,
 ) -> None:
     import tempfile
 
@@ -137,7 +145,9 @@ def _make_bundle(
     from cellseg1_rt.model.lora import read_provenance
     from cellseg1_rt.train.crops_for_cells import with_crops_for_cells
 
-    settings, why = with_crops_for_cells(recipe.settings, read_provenance(lora))
+    settings, why = with_crops_for_cells(
+        recipe.settings, read_provenance(lora), recipe.image_size, least_diameter_px
+    )
     print(why)
     recipe = replace(recipe, settings=settings)
     with tempfile.TemporaryDirectory(prefix=".merge-", dir=lora.resolve().parent) as folder:

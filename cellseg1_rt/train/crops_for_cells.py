@@ -47,16 +47,24 @@ def grid_spacing_px(height: int, width: int, settings: InferenceSettings) -> flo
 
 
 def with_crops_for_cells(
-    settings: InferenceSettings, provenance: Mapping[str, str]
+    settings: InferenceSettings,
+    provenance: Mapping[str, str],
+    image_size: int,
+    least_diameter_px: float = 0.0,
 ) -> tuple[InferenceSettings, str]:
-    """Settings with the fewest layers of crops at which no median cell slips through the grid.
+    """Settings with the fewest layers of crops that show the median cell large enough.
 
-    A disc of diameter d holds a point of a square grid wherever it lies if the grid's spacing is at
-    most d / √2. Layers beyond ``MOST_CROPS`` are not asked for, nor fewer than the settings have.
+    That is, no such cell slips through the grid of prompts, and in the model's input it is
+    ``least_diameter_px`` across. A disc of diameter d holds a point of a square grid wherever it
+    lies if the grid's spacing is at most d / √2. Layers beyond ``MOST_CROPS`` are not asked for,
+    nor fewer than the settings have.
 
     Parameters
     ----------
     provenance : of a LoRA file written by ``train``; its ``training_images`` is read.
+    image_size : side S of the model's input, px, which a crop's longer side becomes.
+    least_diameter_px : px of the model's input. What was learned from coarser crops is better found
+        in finer ones (docs/one_image.md).
 
     Returns
     -------
@@ -68,9 +76,11 @@ def with_crops_for_cells(
         chosen = settings.updated(crops=crops)
         sizes = (image["size_px"] for image in images)
         spacing = max(grid_spacing_px(height, width, chosen) for height, width in sizes)
-        if spacing * math.sqrt(2) <= diameter:
+        # A crop is points_per_side grid steps long, and image_size px of the model's input.
+        shown = diameter * image_size / (spacing * settings.points_per_side)
+        if spacing * math.sqrt(2) <= diameter and shown >= least_diameter_px:
             break
     return chosen, (
         f"cells are {diameter:.0f} px across (median): segmented with --crops {chosen.crops}, "
-        f"whose grid points are {spacing:.0f} px apart"
+        f"which shows them to the model at {shown:.0f} px; grid points are {spacing:.0f} px apart"
     )

@@ -86,7 +86,9 @@ def train_files(
     images = [read_training_image(*pair, tell) for pair in pair_files(image, labels)]
     device = find_device(options.device, tell)
     sam = load_sam(source.weights, source.backbone, recipe.data.image_size)
-    looking, _ = with_crops_for_cells(InferenceSettings(), describe_images(images))
+    looking, _ = with_crops_for_cells(
+        InferenceSettings(), describe_images(images), recipe.data.image_size
+    )
     job = _job(recipe, options, images, looking, source, device.type, tell)
     torch.manual_seed(recipe.seed)
     sam = add_lora(sam, recipe.lora.rank, recipe.lora.dropout).to(device)

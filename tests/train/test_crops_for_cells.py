@@ -11,12 +11,14 @@ import pytest
 from cellseg1_rt.geometry import crops_of_image, prompt_grid
 from cellseg1_rt.settings import InferenceSettings
 from cellseg1_rt.train.crops_for_cells import (
+    finest_crop_px,
     grid_spacing_px,
     median_diameter_px,
     with_crops_for_cells,
 )
 
 PUBLISHED = InferenceSettings()
+INPUT_PX = 512
 # (size, diameter) of each image, settings, crops
 CASES = {
     "large cells": ([((1024, 1024), 69)], PUBLISHED, 0),
@@ -35,9 +37,36 @@ CASES = {
 @pytest.mark.parametrize(("images", "settings", "crops"), CASES.values(), ids=CASES)
 def test_fewest_crops_whose_grid_meets_every_median_cell(images, settings, crops) -> None:
     rows = [{"size_px": size, "cell_diameter_px": diameter} for size, diameter in images]
-    chosen, why = with_crops_for_cells(settings, {"training_images": json.dumps(rows)})
+    provenance = {"training_images": json.dumps(rows)}
+    chosen, why = with_crops_for_cells(settings, provenance, INPUT_PX)
     assert chosen == settings.updated(crops=crops)
     assert f"--crops {crops}," in why
+
+
+# size, diameter, side of the model's input, layers; a crop of the second layer overlaps others.
+LARGE_ENOUGH = {
+    "as it is": ((512, 512), 48, 512, 0),
+    "a little too small": ((512, 512), 47.9, 512, 1),
+    "half": ((1024, 1024), 69, 512, 1),
+    "a larger input shows more": ((1024, 1024), 69, 1024, 0),
+    "twice": ((1024, 1024), 38, 512, 2),
+    "too small for any": ((1024, 1024), 12, 512, 2),
+    "the longer side counts": ((256, 768), 60, 512, 1),
+}
+
+
+@pytest.mark.parametrize(
+    ("size", "diameter", "input_px", "crops"), LARGE_ENOUGH.values(), ids=LARGE_ENOUGH
+)
+def test_fewest_crops_that_show_the_median_cell_large_enough(
+    size, diameter, input_px, crops
+) -> None:
+    rows = [{"size_px": size, "cell_diameter_px": diameter}]
+    provenance = {"training_images": json.dumps(rows)}
+    chosen, why = with_crops_for_cells(PUBLISHED, provenance, input_px, 48)
+    assert chosen.crops == crops
+    side = finest_crop_px(*size, crops)
+    assert f"to the model at {diameter * input_px / side:.0f} px;" in why
 
 
 @pytest.mark.parametrize("size", [(397, 601), (601, 397), (211, 211)])
