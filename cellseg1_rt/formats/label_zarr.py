@@ -41,9 +41,7 @@ LABELS_NAME = "cells"
 """The label image's own folder below ``labels``."""
 
 _CHUNK_PX = 512
-_BLOCK_PX = (
-    4 * _CHUNK_PX
-)  # columns that are copied at a time, so that a plane's width does not count
+_BLOCK_PX = 4 * _CHUNK_PX  # columns that are copied at a time, however wide a map is
 # Every reader of Zarr 2 knows zlib, and its bytes do not depend on threads.
 _COMPRESSOR: dict[str, Any] = {"id": "zlib", "level": 6}
 

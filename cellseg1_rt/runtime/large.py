@@ -32,7 +32,7 @@ TileSegmenter = Callable[[NDArray[np.uint8], int, TilePlan], list[Piece]]
 """What a device does to a tile: normalised pixels uint8 [h, w, 3], its number, the plan."""
 
 _BLOCK_PX = 1024  # a side of the blocks in which a plane is measured, at least
-_BAND_PX = 2**20  # pixels painted at a time, whatever the plane's width: 4 MB for each copy of them
+_BAND_PX = 2**20  # pixels that are labelled at a time, whatever the plane's width
 
 
 @dataclass(frozen=True)

@@ -125,10 +125,13 @@ def test_writes_a_lora_with_its_provenance(run_command, folder):
 
 
 def test_one_command_from_an_image_to_a_bundle(run_command, folder):
+    Path("recipe.toml").write_text("least_diameter_px = 20\n" + RECIPE)
     done = run_command(*START, "-o", "lora.safetensors", *REST, "--bundle", "bundle")
     assert done.code == 0, done.err
     assert "bundle: merged and exported, within " in done.out
-    provenance = read_manifest(Path("bundle")).provenance
+    manifest = read_manifest(Path("bundle"))
+    provenance = manifest.provenance
+    assert manifest.settings.crops == 2  # disks of 12 px would be met by the grid as they are
     assert provenance["sam_sha256"] == provenance["training_sam_sha256"] == digest("sam.pth")
     assert provenance["lora_sha256"] == digest("lora.safetensors")
     assert json.loads(provenance["training_image_size_px"]) == [59, 61]
