@@ -7,7 +7,8 @@ Nuclei of PRETRAIN that pretraining held out, drawn as their outlines, the same 
 image itself, as dark bodies in bright halos on a rough ground, and as a stain on a pale one. So no
 image that a study judges by is looked at while numbers are chosen. The wide kinds are outlines and
 halos again: planes of 1,024 px put together from windows of many images, those of pretraining too,
-since too few are held out; about 200 cells, small in the model's input.
+since too few are held out; about 200 cells, small in the model's input. The rods need no nuclei: a
+colony of 5, 9, 14 or 18 in a large empty image, side by side, three times as long as wide.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from cellseg1_rt.train.pretrain_data import Pair, read_pairs, split_pairs
 HELD_OUT = 24  # as the pretraining recipes have it
 CHOSEN = (3, 5, 13, 23)
 WINDOW_PX = 256
+RODS = (5, 9, 14, 18)
+ROD_PX = 18
 Floats = NDArray[np.float32]
 
 
@@ -43,6 +46,9 @@ def main(pretrain: Path, out: Path) -> None:
     for index, (grey, labels) in zip(CHOSEN, planes([*seen, *held_out]), strict=False):
         for name in ("outline", "halo"):
             write_pair(out / f"wide_{name}", f"{index:02d}.png", kinds[name](grey), labels)
+    for index, count in zip(CHOSEN, RODS, strict=True):
+        labels = colony(count, index)
+        write_pair(out / "rods", f"{index:02d}.png", dark_in_glow(labels, index), labels)
 
 
 def write_pair(folder: Path, file: str, image: Floats, labels: NDArray[np.int32]) -> None:
@@ -104,6 +110,44 @@ def halo(grey: Floats) -> Floats:
     noise = np.random.default_rng(3).normal(size=grey.shape).astype(np.float32)
     ground = 48 * cv2.GaussianBlur(noise, (0, 0), 1.5)
     return np.clip(128 - 130 * rim + ground, 0, 255)
+
+
+def colony(count: int, seed: int, height: int = 727, width: int = 1026) -> NDArray[np.int32]:
+    """Labels of rods about one middle and one direction, none of which touches another."""
+    random = np.random.default_rng(seed)
+    labels = np.zeros((height, width), np.int32)
+    middle = random.uniform(350, width - 350), random.uniform(280, height - 280)
+    direction = random.uniform(0, np.pi)
+    tries = 0
+    while labels.max() < count:
+        tries += 1
+        away = random.uniform(0, 2 * np.pi)
+        half_length = random.uniform(ROD_PX, 60) / 2
+        angle = direction + 0.25 * random.normal()
+        centre = middle + np.sqrt(tries) * np.array([np.cos(away), np.sin(away)])
+        along = half_length * np.array([np.cos(angle), np.sin(angle)])
+        rod = np.zeros((height, width), np.uint8)
+        ends = ((centre + sign * along).astype(int).tolist() for sign in (-1, 1))
+        cv2.line(rod, *ends, 1, ROD_PX)
+        if not labels[cv2.dilate(rod, np.ones((3, 3), np.uint8)) > 0].any():
+            labels[rod > 0] = labels.max() + 1
+    return labels
+
+
+def dark_in_glow(labels: NDArray[np.int32], seed: int) -> Floats:
+    """Like bacteria in phase contrast: blurred dark bodies of uneven depth in a common glow."""
+    random = np.random.default_rng(seed)
+    inside = (labels > 0).astype(np.float32)
+    depth = random.uniform(0.6, 1, labels.max() + 1).astype(np.float32)[labels] * inside
+    bodies, near, far = (
+        cv2.GaussianBlur(part, (0, 0), blur_px)
+        for part, blur_px in ((depth, 2.5), (inside, 2), (inside, 14))
+    )
+    ground = np.zeros(labels.shape, np.float32)
+    for blur_px, height in ((25, 350), (1, 5.25)):
+        noise = random.normal(size=labels.shape).astype(np.float32)
+        ground += height * cv2.GaussianBlur(noise, (0, 0), blur_px)
+    return np.clip(150 - 110 * bodies + 120 * np.clip(far - near, 0, 1) + ground, 0, 255)
 
 
 class Stain:

@@ -161,7 +161,7 @@ def bundle_of(
         exported.settings,
         describe_images(images),
         exported.image_size,
-        recipe.least_diameter_px,
+        recipe.least_width_px,
     )
     export_bundle(merged, bundle, replace(exported, settings=chosen))
     return bundle, facts

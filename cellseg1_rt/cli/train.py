@@ -91,7 +91,7 @@ def train(
     )
     print(f"{output}: trained, epoch {trained.epoch} kept ({trained.ended})")
     if bundle is not None and export_recipe is not None:
-        least = training.least_diameter_px
+        least = training.least_width_px
         _make_bundle(source, output, bundle, export_recipe, least, overwrite=overwrite)
 
 
@@ -134,7 +134,7 @@ def _make_bundle(
     lora: Path,
     bundle: Path,
     recipe: ExportRecipe,
-    least_diameter_px: float,
+    least_width_px: float,
     *,
     overwrite: bool,
 ) -> None:
@@ -146,7 +146,7 @@ def _make_bundle(
     from cellseg1_rt.train.crops_for_cells import with_crops_for_cells
 
     settings, why = with_crops_for_cells(
-        recipe.settings, read_provenance(lora), recipe.image_size, least_diameter_px
+        recipe.settings, read_provenance(lora), recipe.image_size, least_width_px
     )
     print(why)
     recipe = replace(recipe, settings=settings)

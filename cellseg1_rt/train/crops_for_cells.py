@@ -1,6 +1,6 @@
 """How finely a trained model has to look at an image, judged by the cells it was trained on.
 
-Imports numpy.
+Imports numpy, OpenCV and SciPy.
 """
 
 from __future__ import annotations
@@ -9,13 +9,21 @@ import json
 import math
 from collections.abc import Mapping
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from cellseg1_rt.geometry import crops_of_image
 from cellseg1_rt.settings import InferenceSettings
 
-__all__ = ["finest_crop_px", "grid_spacing_px", "median_diameter_px", "with_crops_for_cells"]
+__all__ = [
+    "finest_crop_px",
+    "grid_spacing_px",
+    "median_diameter_px",
+    "median_width_px",
+    "with_crops_for_cells",
+]
 
 MOST_CROPS = 2
 """21 embeddings an image; a layer more would be 85."""
@@ -30,6 +38,33 @@ def median_diameter_px(labels: NDArray[np.int32]) -> float:
     """
     areas = np.bincount(labels.ravel())[1:]
     return float(np.median(2 * np.sqrt(areas / math.pi)))
+
+
+def median_width_px(labels: NDArray[np.int32]) -> float:
+    """Median width of the cells, px: the diameter of the largest disc in each, up to 2 px less.
+
+    A rod of 18 × 54 px has the area of a disc of 35 px, but slips through a grid that meets every
+    such disc.
+
+    Parameters
+    ----------
+    labels : int32 [H, W], cells are 1..n without gaps, n at least 1. The image ends a cell.
+    """
+    return float(
+        np.median(
+            [
+                _width_px(labels[box] == label)
+                for label, box in enumerate(ndimage.find_objects(labels), start=1)
+            ]
+        )
+    )
+
+
+def _width_px(cell: NDArray[np.bool_]) -> float:
+    """Of one cell in its tight box."""
+    padded = np.pad(cell, 1).view(np.uint8)
+    deepest = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).max()
+    return 2 * float(deepest) - 1  # from pixel's centre to pixel's centre
 
 
 def finest_crop_px(height: int, width: int, crops: int) -> int:
@@ -50,20 +85,20 @@ def with_crops_for_cells(
     settings: InferenceSettings,
     provenance: Mapping[str, str],
     image_size: int,
-    least_diameter_px: float = 0.0,
+    least_width_px: float = 0.0,
 ) -> tuple[InferenceSettings, str]:
     """Settings with the fewest layers of crops that show the median cell large enough.
 
     That is, no such cell slips through the grid of prompts, and in the model's input it is
-    ``least_diameter_px`` across. A disc of diameter d holds a point of a square grid wherever it
-    lies if the grid's spacing is at most d / √2. Layers beyond ``MOST_CROPS`` are not asked for,
-    nor fewer than the settings have.
+    ``least_width_px`` wide. A disc of diameter d holds a point of a square grid wherever it lies if
+    the grid's spacing is at most d / √2, and so does a cell in which it fits. Layers beyond
+    ``MOST_CROPS`` are not asked for, nor fewer than the settings have.
 
     Parameters
     ----------
     provenance : of a LoRA file written by ``train``; its ``training_images`` is read.
     image_size : side S of the model's input, px, which a crop's longer side becomes.
-    least_diameter_px : px of the model's input. What was learned from coarser crops is better found
+    least_width_px : px of the model's input. What was learned from coarser crops is better found
         in finer ones (docs/one_image.md).
 
     Returns
@@ -71,16 +106,16 @@ def with_crops_for_cells(
     The settings, and a line that says what was chosen and why.
     """
     images = json.loads(provenance["training_images"])
-    diameter = min(image["cell_diameter_px"] for image in images)
+    cell_width = min(image["cell_width_px"] for image in images)
     for crops in range(settings.crops, max(MOST_CROPS, settings.crops) + 1):
         chosen = settings.updated(crops=crops)
         sizes = (image["size_px"] for image in images)
         spacing = max(grid_spacing_px(height, width, chosen) for height, width in sizes)
         # A crop is points_per_side grid steps long, and image_size px of the model's input.
-        shown = diameter * image_size / (spacing * settings.points_per_side)
-        if spacing * math.sqrt(2) <= diameter and shown >= least_diameter_px:
+        shown = cell_width * image_size / (spacing * settings.points_per_side)
+        if spacing * math.sqrt(2) <= cell_width and shown >= least_width_px:
             break
     return chosen, (
-        f"cells are {diameter:.0f} px across (median): segmented with --crops {chosen.crops}, "
+        f"cells are {cell_width:.0f} px wide (median): segmented with --crops {chosen.crops}, "
         f"which shows them to the model at {shown:.0f} px; grid points are {spacing:.0f} px apart"
     )

@@ -16,7 +16,7 @@ from cellseg1_rt.files import sha256_of_file
 from cellseg1_rt.formats import IMAGE_SUFFIXES, read_annotation, read_image
 from cellseg1_rt.runtime.normalise import rgb_from_pixels
 from cellseg1_rt.train.annotation_checks import annotation_warnings
-from cellseg1_rt.train.crops_for_cells import median_diameter_px
+from cellseg1_rt.train.crops_for_cells import median_diameter_px, median_width_px
 from cellseg1_rt.train.lora_tiles import number_cells
 
 __all__ = ["TrainingImage", "describe_images", "pair_files", "read_training_image"]
@@ -127,6 +127,7 @@ def describe_images(images: Sequence[TrainingImage]) -> dict[str, str]:
             "pixel_size_um": None if image.pixel_size_um is None else list(image.pixel_size_um),
             "cells": int(image.labels.max()),
             "cell_diameter_px": round(median_diameter_px(image.labels), 1),
+            "cell_width_px": round(median_width_px(image.labels), 1),
         }
         for image in images
     ]

@@ -139,8 +139,8 @@ class LoraRecipe:
     early_stop : None trains to the schedule's end on all of every image.
     keep_known : of what training changes, keep the share that the SAM was lacking before:
         1 - its AP@0.5 on the training images. Otherwise all of it, as published.
-    least_diameter_px : a bundle that is made of the LoRA segments with as many layers of crops as
-        show the median cell this large, in px of the model's input; 0: as many as the grid needs.
+    least_width_px : a bundle that is made of the LoRA segments with as many layers of crops as
+        show the median cell this wide, in px of the model's input; 0: as many as the grid needs.
     """
 
     seed: int
@@ -150,12 +150,12 @@ class LoraRecipe:
     data: SampleSettings = field(default_factory=SampleSettings)
     early_stop: EarlyStop | None = None
     keep_known: bool = False
-    least_diameter_px: float = 0.0
+    least_width_px: float = 0.0
 
     def __post_init__(self) -> None:
         require_range(self, "seed", self.seed >= 0, "a whole number from 0 on")
-        least = self.least_diameter_px
-        require_range(self, "least_diameter_px", least >= 0, "a number from 0 on")
+        least = self.least_width_px
+        require_range(self, "least_width_px", least >= 0, "a number from 0 on")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LoraRecipe:

@@ -125,7 +125,7 @@ def test_writes_a_lora_with_its_provenance(run_command, folder):
 
 
 def test_one_command_from_an_image_to_a_bundle(run_command, folder):
-    Path("recipe.toml").write_text("least_diameter_px = 20\n" + RECIPE)
+    Path("recipe.toml").write_text("least_width_px = 20\n" + RECIPE)
     done = run_command(*START, "-o", "lora.safetensors", *REST, "--bundle", "bundle")
     assert done.code == 0, done.err
     assert "bundle: merged and exported, within " in done.out

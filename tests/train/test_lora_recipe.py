@@ -115,7 +115,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("lora", 3, "train recipe, [lora]: not a table; got 3"),
         ("seed", 1.5, "top level, seed: not of type int; got 1.5"),
         ("keep_known", 1, "top level, keep_known: not of type bool; got 1"),
-        ("least_diameter_px", -1.0, "LoraRecipe.least_diameter_px: out of range; got -1.0"),
+        ("least_width_px", -1.0, "LoraRecipe.least_width_px: out of range; got -1.0"),
         ("seed", -1, "LoraRecipe.seed: out of range; got -1"),
         ("lora.rank", 0, "LoraOptions.rank: out of range; got 0"),
         ("lora.dropout", 1.0, "LoraOptions.dropout: out of range; got 1.0"),
