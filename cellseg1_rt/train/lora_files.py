@@ -102,8 +102,11 @@ def train_files(
     _write(output, trained, job, images, share, tell)
     if trained.state is not None:
         preview = work / "preview.png"
-        count = write_preview(preview, load_lora(sam, trained.state).eval(), images[0])
-        tell(f"{preview}: {count} cells found in {images[0].path.name}, beside its annotation")
+        count = write_preview(preview, load_lora(sam, trained.state).eval(), images[0], looking)
+        tell(
+            f"{preview}: {count} cells found in {images[0].path.name} with --crops "
+            f"{looking.crops}, beside its annotation"
+        )
     return trained
 
 

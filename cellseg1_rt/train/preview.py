@@ -16,11 +16,11 @@ from cellseg1_rt.files import atomic_path
 from cellseg1_rt.formats import overlay_from_labels
 from cellseg1_rt.model.torch_backend import TorchBackend
 from cellseg1_rt.runtime.pipeline import segment_rgb
-from cellseg1_rt.settings import InferenceSettings
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
+    from cellseg1_rt.settings import InferenceSettings
     from cellseg1_rt.train.lora_inputs import TrainingImage
 
 __all__ = ["write_preview"]
@@ -29,8 +29,8 @@ GAP_PX = 8
 TITLE_PX = 28
 
 
-def write_preview(path: Path, sam: Sam, image: TrainingImage) -> int:
-    """Segment a training image at default settings and draw it beside its annotation, as a PNG.
+def write_preview(path: Path, sam: Sam, image: TrainingImage, settings: InferenceSettings) -> int:
+    """Segment a training image and draw it beside its annotation, as a PNG.
 
     It was trained on, so this shows that training went well, not how good the model is elsewhere.
 
@@ -39,12 +39,13 @@ def write_preview(path: Path, sam: Sam, image: TrainingImage) -> int:
     path : the picture.
     sam : the trained model, in eval mode.
     image : an image that it was trained on.
+    settings : how it is segmented.
 
     Returns
     -------
     How many cells were found.
     """
-    found = segment_rgb(image.rgb, TorchBackend(sam), InferenceSettings())
+    found = segment_rgb(image.rgb, TorchBackend(sam), settings)
     annotated = int(image.labels.max())
     panels = [
         _panel(image.rgb, image.labels, f"annotated: {annotated}"),

@@ -124,6 +124,15 @@ def test_writes_a_lora_with_its_provenance(run_command, folder):
         assert preview.size == (61 + 8 + 61, 28 + 59)
 
 
+def test_the_preview_looks_as_finely_as_the_cells_ask_for(run_command, folder):
+    image, labels = disks(3, 131, 137, radius=3, gap=3)
+    Image.fromarray(image).save("image.png")
+    Image.fromarray(labels.astype(np.uint16)).save("labels.png")
+    done = run_command(*COMMAND)
+    assert done.code == 0, done.err
+    assert "cells found in image.png with --crops 1, beside its annotation" in done.err
+
+
 def test_one_command_from_an_image_to_a_bundle(run_command, folder):
     Path("recipe.toml").write_text("least_width_px = 20\n" + RECIPE)
     done = run_command(*START, "-o", "lora.safetensors", *REST, "--bundle", "bundle")
