@@ -8,7 +8,7 @@ image itself, as dark bodies in bright halos on a rough ground, and as a stain o
 image that a study judges by is looked at while numbers are chosen. The wide kinds are outlines and
 halos again: planes of 1,024 px put together from windows of many images, those of pretraining too,
 since too few are held out; about 200 cells, small in the model's input. The rods need no nuclei: a
-colony of 5, 9, 14 or 18 in a large empty image, side by side, three times as long as wide.
+colony of 5, 9, 14 or 18 in a large empty image, side by side, two to four times as long as wide.
 """
 
 from __future__ import annotations
