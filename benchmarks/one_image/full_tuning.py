@@ -1,8 +1,8 @@
 """The study's control: all weights of the same model, on the same samples, with the same loss.
 
 A LoRA's learning rate would wreck weights that are trained already, so it is a tenth of it here.
-Nothing is held out: training goes to the schedule's end, and its last state is what counts.
-Everything else is the recipe's.
+Nothing is held out: training goes to the schedule's end, and its last state is what counts, all of
+it. Everything else is the recipe's.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from cellseg1_rt.model.weights import load_sam, write_safetensors
+from cellseg1_rt.settings import InferenceSettings
+from cellseg1_rt.train.crops_for_cells import with_crops_for_cells
 from cellseg1_rt.train.lora_choices import SamSource
-from cellseg1_rt.train.lora_inputs import pair_files, read_training_image
+from cellseg1_rt.train.lora_inputs import describe_images, pair_files, read_training_image
 from cellseg1_rt.train.lora_loss import tensors_from_sample
 from cellseg1_rt.train.lora_recipe import LoraRecipe
 from cellseg1_rt.train.lora_samples import Tile, draw_lora_sample, tiles_of_pairs
@@ -30,7 +32,11 @@ def tune_all_weights(
     images = [
         read_training_image(*pair) for pair in pair_files(folder / "images", folder / "labels")
     ]
-    tiles = tiles_of_pairs([(one.rgb, one.labels) for one in images], recipe.data)
+    looking, _ = with_crops_for_cells(
+        InferenceSettings(), describe_images(images), recipe.data.image_size
+    )
+    pairs = [(one.rgb, one.labels) for one in images]
+    tiles = tiles_of_pairs(pairs, recipe.data, looking.crops)
     torch.manual_seed(recipe.seed)
     sam = load_sam(source.weights, source.backbone, recipe.data.image_size).train()
     options = recipe.optimizer
