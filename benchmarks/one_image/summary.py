@@ -2,16 +2,16 @@
 
     python benchmarks/one_image/summary.py results.jsonl [--svg figure.svg]
 
-A run's figure is the mean AP@0.5 of the images it did not train on. A domain's figure is the mean
-over every choice of training images and every seed, never the best; the spread is their standard
-deviation. The packaged model, which trains on nothing, is shown at the layers of crops that suit it
-best, so that training has the most to beat.
+A run's figure is the mean AP@0.5 of the images it did not train on, and that of a choice of
+training images the mean over its seeds. A domain's figure is the mean over its choices, never the
+best; the spread is their standard deviation, their number stands in brackets. The packaged model,
+which trains on nothing, is shown at the layers of crops that suit it best, so that training has the
+most to beat.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +40,8 @@ def main(
         print(f"| {domain} | " + " | ".join(cell(methods.get(name, [])) for name in METHODS) + " |")
     others = [methods for domain, methods in runs.items() if not domain.startswith("fluo")]
     means = [
-        [float(np.mean(methods[name])) for methods in others if name in methods] for name in METHODS
+        [float(np.mean(of_choices(methods[name]))) for methods in others if name in methods]
+        for name in METHODS
     ]
     row = " | ".join(f"{np.mean(m):.3f}" if len(m) == len(others) else "–" for m in means)
     print(f"| mean of the {len(others)} without fluorescence | {row} |")
@@ -48,32 +49,42 @@ def main(
         svg.write_text(figure(runs), encoding="utf-8")
 
 
-def runs_by_domain(lines: list[dict]) -> dict[str, dict[str, list[float]]]:
-    """The figure of every run, by domain and method, in the order of the results.
+def runs_by_domain(lines: list[dict]) -> dict[str, dict[str, list[list[float]]]]:
+    """The figures of a choice's seeds, by domain, method and choice, in the order of the results.
 
     Of the methods that begin with ``zero`` the best is kept, as ``zero``.
     """
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[str, dict[str, dict[tuple[str, ...], list[float]]]] = {}
     for line in lines:
-        found[line["domain"]][line["method"]].append(
-            float(np.mean(list(line["average_precision"].values())))
-        )
-    for methods in found.values():
+        choices = found.setdefault(line["domain"], {}).setdefault(line["method"], {})
+        figure_of_run = float(np.mean(list(line["average_precision"].values())))
+        choices.setdefault(tuple(line["train"]), []).append(figure_of_run)
+    runs = {
+        domain: {name: list(choices.values()) for name, choices in methods.items()}
+        for domain, methods in found.items()
+    }
+    for methods in runs.values():
         untrained = [methods.pop(name) for name in list(methods) if name.startswith("zero")]
         if untrained:
             methods["zero"] = max(untrained)
-    return found
+    return runs
 
 
-def cell(values: list[float]) -> str:
-    """Mean, spread and number of runs."""
-    if not values:
+def of_choices(runs: list[list[float]]) -> list[float]:
+    """A figure a choice: the mean over its seeds."""
+    return [float(np.mean(seeds)) for seeds in runs]
+
+
+def cell(runs: list[list[float]]) -> str:
+    """Mean over choices, their spread and number."""
+    if not runs:
         return "–"
-    spread = f" ± {np.std(values):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{spread} ({len(values)})"
+    figures = of_choices(runs)
+    spread = f" ± {np.std(figures):.3f}" if len(figures) > 1 else ""
+    return f"{np.mean(figures):.3f}{spread} ({len(figures)})"
 
 
-def figure(runs: dict[str, dict[str, list[float]]]) -> str:
+def figure(runs: dict[str, dict[str, list[list[float]]]]) -> str:
     """Every run as a dot and every mean as a bar, a group of bars a domain."""
     height = ROW_PX * len(runs) + 60
     parts = [
@@ -90,10 +101,10 @@ def figure(runs: dict[str, dict[str, list[float]]]) -> str:
         name = domain.rsplit("_", 1)[0].replace("_", " ")
         parts.append(f'<text x="{LEFT_PX - 8}" y="{top + 32}" text-anchor="end">{name}</text>')
         for place, method in enumerate(METHODS):
-            values, y = methods.get(method, []), top + 16 * place
-            if not values:
+            choices, y = methods.get(method, []), top + 16 * place
+            if not choices:
                 continue
-            length = WIDTH_PX * np.mean(values)
+            length = WIDTH_PX * np.mean(of_choices(choices))
             parts.append(
                 f'<rect x="{LEFT_PX}" y="{y}" width="{length:.1f}" height="13" '
                 f'fill="{COLOURS[method]}"/>'
@@ -101,7 +112,8 @@ def figure(runs: dict[str, dict[str, list[float]]]) -> str:
             parts += [
                 f'<circle cx="{LEFT_PX + WIDTH_PX * value:.1f}" cy="{y + 6.5}" r="1.6" '
                 f'fill="#222" fill-opacity="0.45"/>'
-                for value in values
+                for seeds in choices
+                for value in seeds
             ]
     for place, (method, name) in enumerate(METHODS.items()):
         x = 20 + 165 * place
