@@ -1,4 +1,4 @@
-"""The study's table and figure from its results.
+"""The study's tables and figure from its results.
 
     python benchmarks/one_image/summary.py results.jsonl [--svg figure.svg]
 
@@ -7,6 +7,9 @@ training images the mean over its seeds. A domain's figure is the mean over its 
 best; the spread is their standard deviation, their number stands in brackets. The packaged model,
 which trains on nothing, is shown at the layers of crops that suit it best, so that training has the
 most to beat.
+
+The second table sets the runs of another method beside LoRAs of one image that are like them: of
+the same seed, trained on one of the same images, judged on the images that the run is judged on.
 """
 
 from __future__ import annotations
@@ -32,8 +35,9 @@ def main(
     results: Path,
     svg: Annotated[Path | None, typer.Option(help="Where the figure goes.")] = None,
 ) -> None:
-    """Print the table; draw the figure."""
-    runs = runs_by_domain([json.loads(line) for line in results.read_text().splitlines()])
+    """Print the tables; draw the figure."""
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    runs = runs_by_domain(lines)
     print("| domain | " + " | ".join(METHODS.values()) + " |")
     print("|---|" + "---|" * len(METHODS))
     for domain, methods in runs.items():
@@ -45,6 +49,13 @@ def main(
     ]
     row = " | ".join(f"{np.mean(m):.3f}" if len(m) == len(others) else "–" for m in means)
     print(f"| mean of the {len(others)} without fluorescence | {row} |")
+    compared = [name for name in METHODS if name not in ("zero", "one")]
+    heads = [f"{METHODS[name]} | likewise {METHODS['one']}" for name in compared]
+    print("\n| domain | " + " | ".join(heads) + " |")
+    print("|---|" + "---|---|" * len(compared))
+    for domain in runs:
+        cells = [beside_one_image(lines, domain, name) for name in compared]
+        print(f"| {domain} | " + " | ".join(cells) + " |")
     if svg is not None:
         svg.write_text(figure(runs), encoding="utf-8")
 
@@ -82,6 +93,26 @@ def cell(runs: list[list[float]]) -> str:
     figures = of_choices(runs)
     spread = f" ± {np.std(figures):.3f}" if len(figures) > 1 else ""
     return f"{np.mean(figures):.3f}{spread} ({len(figures)})"
+
+
+def beside_one_image(lines: list[dict], domain: str, method: str) -> str:
+    """Two cells: the mean of a method's runs, and that of the LoRAs of one image like them."""
+    pairs = []
+    for run in lines:
+        if (run["domain"], run["method"]) != (domain, method):
+            continue
+        likewise = [
+            float(np.mean([line["average_precision"][name] for name in run["average_precision"]]))
+            for line in lines
+            if (line["domain"], line["method"], line["seed"]) == (domain, "one", run["seed"])
+            and set(line["train"]) <= set(run["train"])
+        ]
+        if likewise:
+            own = float(np.mean(list(run["average_precision"].values())))
+            pairs.append((own, float(np.mean(likewise))))
+    if not pairs:
+        return "– | –"
+    return " | ".join(f"{figure_of_side:.3f}" for figure_of_side in np.mean(pairs, axis=0))
 
 
 def figure(runs: dict[str, dict[str, list[list[float]]]]) -> str:
