@@ -141,8 +141,8 @@ def figure(runs: dict[str, dict[str, list[list[float]]]]) -> str:
                 f'fill="{COLOURS[method]}"/>'
             )
             parts += [
-                f'<circle cx="{LEFT_PX + WIDTH_PX * value:.1f}" cy="{y + 6.5}" r="1.6" '
-                f'fill="#222" fill-opacity="0.45"/>'
+                f'<circle cx="{LEFT_PX + WIDTH_PX * value:.1f}" cy="{y + 6.5}" r="2.2" '
+                f'fill="#222" stroke="white" stroke-width="0.7"/>'
                 for seeds in choices
                 for value in seeds
             ]
