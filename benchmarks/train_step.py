@@ -71,7 +71,7 @@ def batches_of_samples(recipe: LoraRecipe, count: int) -> list[list[LoraSample]]
     for path in sorted((SAMPLES / "images").iterdir()):
         rgb = rgb_from_pixels(read_image(path).pixels)
         pairs.append((rgb, read_labels(SAMPLES / "labels" / path.name).astype(np.int32)))
-    tiles = tiles_of_pairs(pairs, recipe.data)
+    tiles = tiles_of_pairs(pairs, recipe.data, crops=0)
     order = np.random.default_rng((recipe.seed, 0)).permutation(len(tiles)).tolist()
     size = recipe.optimizer.batch_tiles
     return [

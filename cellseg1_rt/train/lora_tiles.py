@@ -39,7 +39,7 @@ class Tile:
 def tiles_of_pairs(
     pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.int32]]],
     settings: SampleSettings,
-    crops: int = 0,
+    crops: int,
 ) -> list[Tile]:
     """The tiles of all pairs, one pair after the other, row by row.
 

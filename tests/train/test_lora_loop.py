@@ -73,7 +73,7 @@ def fresh_sam(recipe: LoraRecipe = RECIPE) -> Sam:
 def job(recipe: LoraRecipe = RECIPE, **changes: Any) -> LoraJob:
     """Nine tiles of one picture: five batches an epoch, of which the last has one tile."""
     pair = disks(7, 53, 61, radius=6, gap=3)
-    tiles = tiles_of_pairs([pair], recipe.data)
+    tiles = tiles_of_pairs([pair], recipe.data, crops=0)
     assert len(tiles) == 9
     held_out = []
     if recipe.early_stop is not None:

@@ -47,7 +47,7 @@ def test_starts(length: int, starts: list[int]):
 )
 def test_short_lists_are_repeated_whole(count: int, expected: int):
     pairs = [pair(16, 16, seed) for seed in range(count)]
-    tiles = tiles_of_pairs(pairs, SampleSettings(tile_px=16))
+    tiles = tiles_of_pairs(pairs, SampleSettings(tile_px=16), crops=0)
     assert len(tiles) == expected == plain.repeated(count)
     for place, tile in enumerate(tiles):
         np.testing.assert_array_equal(tile.image, pairs[place % count][0])
@@ -55,7 +55,7 @@ def test_short_lists_are_repeated_whole(count: int, expected: int):
 
 def test_tiles_are_windows_row_by_row():
     image, labels = pair(47, 31)
-    tiles = tiles_of_pairs([(image, labels)], SampleSettings(tile_px=29, smallest_set=0))
+    tiles = tiles_of_pairs([(image, labels)], SampleSettings(tile_px=29, smallest_set=0), crops=0)
     places = [(y, x) for y in plain.tile_starts(47, 29) for x in plain.tile_starts(31, 29)]
     assert len(tiles) == len(places) == 4 * 3
     for tile, (y, x) in zip(tiles, places, strict=True):
@@ -100,9 +100,8 @@ def test_what_is_not_known_stays_so():
 def test_a_window_full_of_cells_has_no_background():
     labels = np.full((16, 16), 70_001, np.int32)
     labels[:, 7:] = 5
-    (tile,) = tiles_of_pairs(
-        [(np.zeros((16, 16, 3), np.uint8), labels)], SampleSettings(tile_px=16, smallest_set=0)
-    )
+    image = np.zeros((16, 16, 3), np.uint8)
+    (tile,) = tiles_of_pairs([(image, labels)], SampleSettings(tile_px=16, smallest_set=0), crops=0)
     assert set(tile.labels.ravel().tolist()) == {1, 2}
     assert tile.labels[0, 0] == 2
 
@@ -120,7 +119,7 @@ def test_small_images_grow_to_a_tile(height: int, width: int, larger: tuple[int,
     image[:, :] = np.linspace(0, 255, width)[:, None]
     labels = np.zeros((height, width), np.int32)
     labels[:, width // 2 :] = 9
-    tiles = tiles_of_pairs([(image, labels)], SampleSettings(tile_px=64, smallest_set=0))
+    tiles = tiles_of_pairs([(image, labels)], SampleSettings(tile_px=64, smallest_set=0), crops=0)
     rows, columns = (plain.tile_starts(side, 64) for side in larger)
     assert len(tiles) == len(rows) * len(columns)
     for place, tile in enumerate(tiles):
@@ -138,7 +137,7 @@ def test_small_images_grow_to_a_tile(height: int, width: int, larger: tuple[int,
 def test_pairs_are_left_as_they_are():
     image, labels = pair(64, 71)
     before = image.copy(), labels.copy()
-    tiles_of_pairs([(image, labels)], SampleSettings(tile_px=64))
+    tiles_of_pairs([(image, labels)], SampleSettings(tile_px=64), crops=0)
     np.testing.assert_array_equal(image, before[0])
     np.testing.assert_array_equal(labels, before[1])
 
@@ -166,12 +165,12 @@ LABELS = np.zeros((7, 5), np.int32)
 )
 def test_what_is_refused_is_named(pairs: Any, message: str):
     with pytest.raises(InputError) as caught:
-        tiles_of_pairs(pairs, SampleSettings())
+        tiles_of_pairs(pairs, SampleSettings(), crops=0)
     assert message in str(caught.value)
 
 
 def test_tiles_without_cells_are_kept():
-    tiles = tiles_of_pairs([(RGB, LABELS)], SampleSettings(tile_px=5, smallest_set=0))
+    tiles = tiles_of_pairs([(RGB, LABELS)], SampleSettings(tile_px=5, smallest_set=0), crops=0)
     assert all(isinstance(tile, Tile) for tile in tiles)
     assert len(tiles) == 3
     assert not any(tile.labels.any() for tile in tiles)
