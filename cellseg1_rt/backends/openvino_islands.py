@@ -1,9 +1,9 @@
 """What stays fp32 when OpenVINO computes a graph in bf16: sines and cosines, and their angles.
 
-A prompt's position is encoded as sin and cos of up to hundreds of radians. In bf16 an angle has 8
-bits, which moves a point by pixels: on the packaged bundle that was 10 times the error of all other
-operations together. OpenVINO's bf16 spares no operation that a later one multiplies, so the graph
-is cut in two models, whatever else is in it. May import openvino.
+A prompt's position is encoded as sin and cos of tens of radians. In bf16 an angle has 8 bits, which
+moves a point by pixels: on the packaged bundle that was 10 times the error of all other operations
+together. OpenVINO's bf16 spares no operation that a later one multiplies, so the graph is cut in two
+models, whatever else is in it. May import openvino.
 """
 
 from __future__ import annotations

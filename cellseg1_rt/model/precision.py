@@ -2,7 +2,7 @@
 
 Products, their weights and what they hand on take the lower precision. Normalisations and their
 sums, softmaxes, positional encodings with the tokens they are part of, the encoder's residual sum
-and the score head stay float32: a point's position is an angle of hundreds of radians, squares of
+and the score head stay float32: a point's position is an angle of tens of radians, squares of
 channels overflow float16, and a score decides at a threshold. May import torch.
 """
 

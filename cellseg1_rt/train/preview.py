@@ -45,7 +45,8 @@ def write_preview(path: Path, sam: Sam, image: TrainingImage, settings: Inferenc
     -------
     How many cells were found.
     """
-    found = segment_rgb(image.rgb, TorchBackend(sam), settings)
+    backend = TorchBackend(sam)
+    found = segment_rgb(image.rgb, backend, settings, backend.prompts_at_once)
     annotated = int(image.labels.max())
     panels = [
         _panel(image.rgb, image.labels, f"annotated: {annotated}"),

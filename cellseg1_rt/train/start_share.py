@@ -37,7 +37,9 @@ def found_before(sam: Sam, images: Sequence[TrainingImage], settings: InferenceS
     """
     backend = TorchBackend(sam)
     precisions = [
-        average_precision(segment_rgb(one.rgb, backend, settings).labels, one.labels)
+        average_precision(
+            segment_rgb(one.rgb, backend, settings, backend.prompts_at_once).labels, one.labels
+        )
         for one in images
     ]
     return sum(precisions) / len(precisions)

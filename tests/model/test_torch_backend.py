@@ -15,6 +15,8 @@ from cellseg1_rt.model.lora import add_lora
 from cellseg1_rt.model.precision import in_precision
 from cellseg1_rt.model.torch_backend import TorchBackend
 from cellseg1_rt.model.weights import load_sam
+from cellseg1_rt.runtime.normalise import rgb_from_pixels
+from cellseg1_rt.runtime.pipeline import segment_rgb
 
 POINTS = 13
 FLOORS = {"score": 0.3, "stability": 0.0}
@@ -48,6 +50,16 @@ def test_labels_are_those_of_the_graphs(small, sam, sample, crops):
     found = labels_of(small, TorchBackend(sam), pixels, crops=crops)
     assert expected.max() > 3
     np.testing.assert_array_equal(found, expected)
+
+
+def test_labels_do_not_depend_on_how_many_prompts_are_decoded_at_once(small, sam, sample):
+    rgb = rgb_from_pixels(cellseg1_rt.read_image(sample).pixels)
+    backend = TorchBackend(sam)
+    assert backend.prompts_at_once < POINTS**2
+    few = segment_rgb(rgb, backend, small.settings, backend.prompts_at_once)
+    all_of_them = segment_rgb(rgb, backend, small.settings, POINTS**2)
+    assert few.labels.max() > 3
+    np.testing.assert_array_equal(few.labels, all_of_them.labels)
 
 
 def test_a_lora_that_is_zero_changes_nothing(small, sam, sample):
