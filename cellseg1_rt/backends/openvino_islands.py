@@ -2,8 +2,8 @@
 
 A prompt's position is encoded as sin and cos of tens of radians. In bf16 an angle has 8 bits, which
 moves a point by pixels: on the packaged bundle that was 10 times the error of all other operations
-together. OpenVINO's bf16 spares no operation that a later one multiplies, so the graph is cut in two
-models, whatever else is in it. May import openvino.
+together. OpenVINO's bf16 spares no operation that a later one multiplies, so the graph is cut in
+two models, whatever else is in it. May import openvino.
 """
 
 from __future__ import annotations
