@@ -51,7 +51,7 @@ class TorchBackend:
 
     @property
     def prompts_at_once(self) -> int:
-        """How many prompts a call of ``decode`` takes best."""
+        """Prompts a call of ``decode``: the quickest on a CPU, the usual number on a card."""
         return CPU_PROMPTS if self._sam.device.type == "cpu" else CARD_PROMPTS
 
     @torch.no_grad()
