@@ -21,7 +21,7 @@ from torch.nn import functional
 from cellseg1_rt.backbone import PATCH_SIZE
 from cellseg1_rt.model.encoding import sub_grid
 from cellseg1_rt.model.lora_linear import LoraLinear, dropped, drops
-from cellseg1_rt.model.precision import normed, point_positions, score_of
+from cellseg1_rt.model.precision import normed, outside_autocast, point_positions, score_of
 
 __all__ = ["Decoded", "decode_points"]
 
@@ -57,7 +57,8 @@ def decode_points(
     """
     batch, count = points_xy.shape[:2]
     prompt, transformer = sam.prompt_encoder, sam.mask_decoder.transformer
-    encoding = prompt.get_dense_pe().permute(0, 2, 3, 1).to(embedding.dtype)
+    with outside_autocast(embedding.device):
+        encoding = prompt.get_dense_pe().permute(0, 2, 3, 1).to(embedding.dtype)
     if origins is None:
         position = encoding.flatten(1, 2)
     else:
@@ -111,7 +112,8 @@ def _tokens(sam: Sam, points_xy: Tensor, dtype: torch.dtype) -> Tensor:
     decoder: MaskDecoder = sam.mask_decoder
     # SAM moves a point to its pixel's centre; a label of 1 adds point embedding 1, and the padding
     # point is nothing but its learned embedding.
-    place = point_positions(prompt, points_xy + 0.5, dtype)
+    with outside_autocast(points_xy.device):
+        place = point_positions(prompt, points_xy + 0.5, dtype)
     point = place + prompt.point_embeddings[1].weight
     own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
     count = points_xy.shape[0]  # len() would fix it in an exported graph

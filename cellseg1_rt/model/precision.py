@@ -8,6 +8,7 @@ channels overflow float16, and a score decides at a threshold. May import torch.
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import torch
@@ -18,7 +19,7 @@ from torch.nn import functional
 
 from cellseg1_rt.errors import WeightsError
 
-__all__ = ["DTYPES", "in_precision", "normed", "point_positions", "score_of"]
+__all__ = ["DTYPES", "in_precision", "normed", "outside_autocast", "point_positions", "score_of"]
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """What precisions are called in PyTorch."""
@@ -53,6 +54,13 @@ def in_precision(sam: Sam, precision: str) -> Sam:
             )
         parameter.data = rounded
     return sam
+
+
+def outside_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Where positions are computed: training's autocast would round their angles."""
+    if not torch.is_autocast_enabled(device.type):
+        return contextlib.nullcontext()  # an exported graph is traced without autocast
+    return torch.autocast(device.type, enabled=False)
 
 
 def normed(norm: nn.Module, values: Tensor, dtype: torch.dtype) -> Tensor:

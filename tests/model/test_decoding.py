@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -202,3 +203,22 @@ def test_what_stays_float32_is_sams_in_every_precision(dtype: torch.dtype, count
         assert ours.shape == theirs.shape
         assert ours.dtype == torch.float32
         assert float((ours - theirs).abs().max()) <= 1e-5 * spread(theirs)
+
+
+def test_autocast_leaves_positions_as_they_are(monkeypatch: pytest.MonkeyPatch):
+    """Of the grid and of the points: in bf16 an angle of tens of radians is off by a tenth."""
+    sam, image, points = drawn(WIDE, 112, 13)
+    pe_layer = sam.prompt_encoder.pe_layer
+    encode, seen = pe_layer._pe_encoding, []
+    monkeypatch.setattr(
+        pe_layer, "_pe_encoding", lambda coords: seen.append(encode(coords)) or seen[-1]
+    )
+    with torch.no_grad():
+        embedding = encode_window(sam.image_encoder, image)
+        for precision in (nullcontext(), torch.autocast("cpu", torch.bfloat16)):
+            with precision:
+                decode_points(sam, embedding, points[None])
+    exact, rounded = seen[:2], seen[2:]
+    assert len(exact) == len(rounded) == 2
+    for ours, theirs in zip(rounded, exact, strict=True):
+        assert torch.equal(ours, theirs)
